@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter as Counted
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from textmarl.agents import Response, Sampling, Team, TeamConfig
 from textmarl.algos import MAGRPO, Node, Rollout, Trainer, TrainerConfig
 from textmarl.algos.algorithm import returns
 from textmarl.envs import Outcome, TaskSet, TextEnv
+from textmarl.envs.games.relay import Relay
 from textmarl.envs.protocols import Discussion, Pipeline, wrap
 
 AGENTS = ["first", "second"]
@@ -103,6 +105,32 @@ def test_conversations_alternate_between_what_was_read_and_what_was_written(
             assert all(message["content"] for message in conversation)
     if branching == "chain":
         assert rollout.cost.reward_evaluations == 2 * 3
+
+
+def test_in_relay_only_the_player_in_turn_is_asked_and_learns() -> None:
+    algorithm, root, policies, rollout = play(Relay(n_agents=3), normalize="none", baseline="none")
+    players = list(policies)
+    assert [len(policy.asked) for policy in policies.values()] == [1, 3, 9], (
+        "one for each history of its turn"
+    )
+    assert all(len(conversation) == 1 for policy in policies.values() for conversation in policy.asked)
+    assert "The secret word is" in policies["player_0"].asked[0][0]["content"]
+    for history, conversation in enumerate(policies["player_1"].asked, start=1):
+        assert f"The message of player_0: {history}\n" in conversation[0]["content"]
+    groups = list(algorithm.credit([root], players))
+    assert Counted(group.samples[0].agent for group in groups) == {
+        "player_0": 1,
+        "player_1": 3,
+        "player_2": 9,
+    }
+    assert all(sample.token_ids for group in groups for sample in group.samples)
+    # The third player writes the numbers 1 to 27; with four words only one of 1, 2, 3, 4 can name the secret, and 5
+    # and above name none. What comes of it reaches the first player as the mean over the nine episodes that follow.
+    secret = root.envs[0].task.data["secret"] + 1
+    paid = [1.0 if n == secret else 0.0 if n <= 4 else -1.0 for n in range(1, 28)]
+    by_message = np.array(paid).reshape(3, 9).mean(axis=1)
+    assert [s.advantage for s in groups[0].samples] == pytest.approx(by_message.tolist())
+    assert rollout.cost.reward_evaluations == 3 + 9 + 27
 
 
 @pytest.mark.parametrize("protocol", ["pipeline", "discussion", "single"])

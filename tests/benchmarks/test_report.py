@@ -252,6 +252,19 @@ def test_shown_sample_is_the_one_nearest_to_the_mean_of_its_task(make_run: MakeR
 
 
 @words_only
+def test_the_first_prompt_of_an_agent_that_acts_in_a_later_turn_is_shown(make_run: MakeRun) -> None:
+    folder = make_run(tasks=1, samples=1, evaluated=(0,), steps=1)
+    (row,) = read_rows(folder / "evaluations.jsonl")
+    (turn,) = row["episodes"][0]["turns"]
+    turn["detailed"]["observation"] = "what the second one reads"
+    again = {"concise": {**turn["concise"], "observation": "read later"}}
+    row["episodes"][0]["turns"] = [{"concise": turn["concise"]}, {"detailed": turn["detailed"]}, again]
+    write_rows(folder / "evaluations.jsonl", [row])
+    text = Page(render_page(folder)).text
+    assert "what the second one reads" in text and "read later" not in text
+
+
+@words_only
 def test_run_in_progress_with_only_the_untrained_evaluation(make_run: MakeRun) -> None:
     page = Page(render_page(make_run(steps=3, evaluated=(0,))))
     assert "step 3 of 40" in page.text
