@@ -173,6 +173,12 @@ class _Staged(_Wrapper):
         return vector.acting(self.env)
 
     @property
+    def passes_on(self) -> bool:
+        """Whether the next step only passes texts on: it does not step the environment inside, nor pay anything."""
+        among = len(vector.acting(self.env))
+        return len(self._said) + 1 < self._stages(among) if among else False
+
+    @property
     def max_turns(self) -> int:
         """The most steps that an episode can have."""
         return int(self.env.max_turns) * self._stages(len(self.possible_agents))
