@@ -62,6 +62,19 @@ class Response:
         return len(self.token_ids) if self.usage is None else self.usage.completion_tokens
 
 
+class NoRoomError(ValueError):
+    """A conversation leaves no room for an answer in what a model can read.
+
+    Args:
+        message: How long it is, and what to do.
+        place: Which of the conversations that were to be answered, from 0; the longest.
+    """
+
+    def __init__(self, message: str, place: int) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 @runtime_checkable
 class Agent(Protocol):
     """Who acts: answers a batch of conversations at once."""

@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textmarl.agents import prefix
-from textmarl.agents.conversation import Conversation, Response, without_thinking
+from textmarl.agents.conversation import Conversation, NoRoomError, Response, without_thinking
 from textmarl.agents.generation import generate_plain, generate_shared
 from textmarl.agents.merged import merge, unmerge
 from textmarl.agents.sampling import Sampling
@@ -125,6 +125,9 @@ class Policy:
 
         Returns:
             C lists of n responses.
+
+        Raises:
+            NoRoomError: A conversation leaves no room for an answer; nothing was sampled.
         """
         prompts = [self.encode(conversation) for conversation in conversations]
         self.check_room(prompts, sampling)
@@ -154,16 +157,18 @@ class Policy:
         """Refuse prompts that leave no room for an answer in what the model can read.
 
         Raises:
-            ValueError: Says how long the longest prompt is, and what to do.
+            NoRoomError: Says how long the longest prompt is, and what to do.
         """
         config = self.model.config.get_text_config()
         reads = config.max_position_embeddings if hasattr(config, "max_position_embeddings") else None
-        longest = max(map(len, prompts), default=0)
+        lengths = [len(prompt) for prompt in prompts]
+        longest = max(lengths, default=0)
         if reads is not None and longest + sampling.max_new_tokens > reads:
-            raise ValueError(
+            raise NoRoomError(
                 f"agent {self.name!r}: a conversation of {longest} tokens and an answer of {sampling.max_new_tokens} "
                 f"exceed the {reads} tokens that the model reads; shorten the task or sampling.max_new_tokens, or "
-                "use a model with a longer context"
+                "use a model with a longer context",
+                place=lengths.index(longest),
             )
 
     def text(self, token_ids: list[int], prompt_ids: Seq[int] = ()) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from pettingzoo import ParallelEnv
 
-from textmarl.agents.conversation import Conversation, Response
+from textmarl.agents.conversation import Conversation, NoRoomError, Response
 from textmarl.agents.policy import Policy
 from textmarl.agents.sampling import Sampling
 from textmarl.envs.vector import acting, step_all
@@ -124,7 +124,11 @@ class Rollout:
         return roots
 
     def sample(self, nodes: list[Node], group_size: int) -> None:
-        """Let every agent answer every history of every node ``group_size`` times, unless it waits there."""
+        """Let every agent answer every history of every node ``group_size`` times, unless it waits there.
+
+        Raises:
+            ValueError: A history leaves an agent's model no room for an answer; names the task and the step.
+        """
         started, done = time.perf_counter(), 0
         histories = [pair for node in nodes for pair in zip(node.envs, node.conversations, strict=True)]
         asked = {a: [own[a] for env, own in histories if a in acting(env)] for a in self.agents}
@@ -138,14 +142,18 @@ class Rollout:
         for agent in self.agents:
             generated: list[list[Response]] = []
             if asked[agent]:
-                generated = self.policies[agent].generate(
-                    asked[agent],
-                    self.sampling,
-                    self.generators[agent],
-                    group_size,
-                    self.batch_size,
-                    on_tokens,
-                )
+                try:
+                    generated = self.policies[agent].generate(
+                        asked[agent],
+                        self.sampling,
+                        self.generators[agent],
+                        group_size,
+                        self.batch_size,
+                        on_tokens,
+                    )
+                except NoRoomError as error:
+                    where = [node for node in nodes for env in node.envs if agent in acting(env)][error.place]
+                    raise ValueError(f"task {where.task_id!r}, step {where.turn + 1}: {error}") from error
             answers = iter(generated)
             for node in nodes:
                 node.responses[agent] = [

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from textmarl.envs import Outcome, Task, TaskSet, TextEnv, UnicodeText
+from textmarl.envs import Outcome, Task, TaskSet, TextEnv, UnicodeText, check_env
 
 AGENTS = ["left", "right"]
 
@@ -564,3 +564,39 @@ def test_metrics_beside_the_score_are_reported_but_not_paid() -> None:
 
     with pytest.raises(ValueError, match="success_metric 'solved' is not one of \\('characters',\\)"):
         Misnamed()
+
+
+# ------------------------------------------------------------------------------------------------- taking turns
+
+
+class Alternating(OneTurn):
+    """The right one waits in even turns, the left one in odd ones."""
+
+    @property
+    def acting(self) -> list[str]:
+        return [agent for agent in self.agents if agent == AGENTS[self.turn % 2]]
+
+
+def test_an_environment_whose_agents_take_turns_keeps_the_contract() -> None:
+    check_env(lambda: Alternating(max_turns=3))
+
+
+def test_who_waits_reads_nothing_and_has_written_nothing() -> None:
+    env = Alternating(max_turns=2)
+    observations, _ = env.reset(options={"task": "task/0"})
+    assert observations == {"left": "left: write red", "right": ""}
+    observations, rewards, *_ = env.step({"left": "red", "right": "red"})
+    assert rewards == {"left": 0.5, "right": 0.5}, "only one of the two texts counts"
+    assert env.history[0].responses == {"left": "red", "right": ""}
+    assert observations == {"left": "", "right": "right: write red"}
+    with pytest.raises(ValueError, match=r"one text from each of \['right'\]: missing \['right'\]"):
+        env.step({"left": "red"})
+    *_, infos = env.step({"right": "red"})
+    assert infos["left"]["score"] == 0.5 and env.acting == []
+
+
+def test_all_agents_act_where_nothing_else_is_said() -> None:
+    env = OneTurn()
+    assert env.acting == []
+    env.reset(seed=0)
+    assert env.acting == env.agents == AGENTS
