@@ -17,10 +17,10 @@ from peft import PeftModel
 from torch.nn import Parameter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from textmarl.agents import prefix
+from textmarl.agents.adapters import AdapterBank
 from textmarl.agents.conversation import Conversation, NoRoomError, Response, without_thinking
 from textmarl.agents.generation import generate_plain, generate_shared
-from textmarl.agents.merged import merge, unmerge
+from textmarl.agents.prefix import shares_prompts
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.scoring import Scores, score_plain, score_shared
 
@@ -57,7 +57,7 @@ class Policy:
         self.model: PreTrainedModel = network.get_base_model() if isinstance(network, PeftModel) else network
         self.stop_ids = stop_token_ids(self.model, tokenizer)
         self.shares_prompts = shares_prompts(self.model)
-        self._merged = False
+        self._adapted = False
         if reference is not None:
             shares_prompts(reference)
 
@@ -135,7 +135,7 @@ class Policy:
         sample = generate_shared if self.shares_prompts else generate_plain
         responses: list[Response] = []
         asked = [prompt for prompt in prompts for _ in range(n)]
-        with self.merged_weights():
+        with self.adapted():
             for start, unique, repeats in runs_of_equal(asked, batch_size):
                 rows = slice(start, start + len(unique) * repeats)
                 sequences = sample(
@@ -192,7 +192,7 @@ class Policy:
             sampling: The distribution that sampled them.
         """
         score = score_shared if self.shares_prompts else score_plain
-        with self.merged_weights():
+        with self.adapted():
             return score(self.model, prompts, responses, sampling)
 
     @torch.no_grad()
@@ -216,25 +216,21 @@ class Policy:
         return score(self.reference, prompts, responses, sampling)
 
     @contextlib.contextmanager
-    def merged_weights(self) -> Iterator[None]:
-        """Within this context the network computes with the adapter added into its weights.
+    def adapted(self) -> Iterator[None]:
+        """Within this context the network computes with this policy's adapter (:mod:`textmarl.agents.adapters`).
 
-        One matrix product a layer instead of three, in sampling and in scoring alike, so that both see the same
-        numbers; gradients still reach the adapter alone (:class:`textmarl.agents.merged.MergedLinear`). The sum is
-        taken in float32 from the adapter's masters and rounded once to the network's precision. The frozen weights
-        stay as they are. Entered again inside itself it does nothing, so an update merges once for all its passes.
+        Entered again inside itself it does nothing, so an update enters it once for all its passes.
         """
-        if not self.has_adapter or self._merged:
+        if not self.has_adapter or self._adapted:
             yield
             return
         self.network.set_adapter(self.name)
-        layers = merge(self.model, self.name)
-        self._merged = True
+        self._adapted = True
         try:
-            yield
+            with AdapterBank(self.model, [self.name]):
+                yield
         finally:
-            self._merged = False
-            unmerge(layers)
+            self._adapted = False
 
 
 def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -270,32 +266,3 @@ def runs_of_equal(prompts: list[list[int]], most: int) -> Iterator[tuple[int, li
 def readable(text: str) -> str:
     """Replace lone surrogates, which no tokenizer can encode, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-@torch.no_grad()
-def shares_prompts(model: PreTrainedModel) -> bool:
-    """Switch ``model`` to shared prompts if it can, and say whether it can.
-
-    A model that claims to is asked for proof: on a short prompt both paths must give the same logits.
-    """
-    if not prefix.supported(model):
-        return False
-    probe = [[i % model.config.get_text_config().vocab_size for i in (5, 3, 7, 2, 6)]]
-    ids = torch.tensor(probe, device=model.device)
-    expected = model(input_ids=ids, use_cache=False).logits[0, -1].float()
-    before = model.config._attn_implementation
-    model.set_attn_implementation(prefix.ATTENTION)
-    try:
-        shared, _ = prefix.SharedPrefix.encode(model, [probe[0][:3]])
-        state = shared.extend(model, ids[:, 3:])[0, -1]
-        actual = model.get_output_embeddings()(state).float()
-        tolerance = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1
-        close = bool(torch.allclose(actual, expected, atol=tolerance * float(expected.abs().max())))
-    except (
-        Exception
-    ) as error:  # whatever a model's code makes of a foreign cache, it then takes the plain path
-        logger.debug("%s cannot share prompts: %r", type(model).__name__, error)
-        close = False
-    if not close:
-        model.set_attn_implementation(before)
-    return close

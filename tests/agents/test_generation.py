@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from textmarl.agents import generation
 from textmarl.agents.generation import Sequence, generate_plain, generate_shared
-from textmarl.agents.policy import Policy, runs_of_equal, shares_prompts
-from textmarl.agents.prefix import supported
+from textmarl.agents.policy import Policy, runs_of_equal
+from textmarl.agents.prefix import shares_prompts, supported
 from textmarl.agents.sampling import Sampling, draw
 
 STOP = frozenset({1})
