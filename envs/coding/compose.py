@@ -55,7 +55,8 @@ or two; six or more stay hidden.
 The division is part of the problem, written before anybody answers, like the plan that a team agrees on before it splits
 up: it is no text of an agent. Both sides of a call are told, because else success depends on whether two independent
 guesses of a signature agree, and the reward would measure that. `division=False` makes exactly this the task. Without a
-division a helper is asked for "a part of the work". Later turns bring feedback as in HumanEval.
+division a helper is asked for "a part of the work". Later turns bring feedback as in `textmarl/HumanEval-v1`: with
+`"level"` what the reward found, a sentence for every helper, and nothing of a single hidden test.
 
 ### Actions
 

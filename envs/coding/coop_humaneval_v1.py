@@ -27,7 +27,9 @@ All arguments are those of `textmarl/CoopHumanEval-v0`.
 
 ### Observations
 
-Those of version 0, in the first turn and in feedback.
+Those of version 0. Feedback of the mode `"level"` says instead of what the code does with `aux` what the reward below
+found in all tests together: why it is no attempt, whether it passes more than a guess, whether the main function needs
+`aux`, and whether both did a part (`textmarl.envs.coding.feedback_v1`). Of a single hidden test it says nothing.
 
 ### Actions
 
