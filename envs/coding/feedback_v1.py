@@ -3,13 +3,13 @@
 Version 0 reads off the code whether `aux` is called. Version 1 says what it pays for: why a program is no attempt,
 whether it passes more than a guess, and of each helper the first of these that holds.
 
-| Found by                    | The agents read                                                                               |
-|-----------------------------|-----------------------------------------------------------------------------------------------|
-| syntax                      | that the helper is constant, returns its argument, is not called, or does not reach the result  |
-| the calls during the tests  | that it was not called, returned nothing, one value only, or the same one of its arguments     |
-| shuffles of its values      | that the main function does not need it, or that this does not show                           |
-| syntax                      | that the main function only hands on what it returns                                          |
-| tests of it alone           | that it passes as much alone as the whole program, or nearly; else that both do their part    |
+| Found by                   | The agents read                                                                               |
+|----------------------------|-----------------------------------------------------------------------------------------------|
+| syntax                     | that the helper is constant, returns its argument, is not called or does not reach the result |
+| the calls during the tests | that it was not called, returned nothing, one value only, or the same one of its arguments    |
+| shuffles of its values     | that the main function does not need it, or that this does not show                           |
+| syntax                     | that the main function only hands on what it returns                                          |
+| tests of it alone          | that it passes as much alone as the whole program, or nearly; else that both do their part    |
 
 Where nothing passes but what a guess passes, no experiment can tell whether a helper is needed; then that is said. Each
 sentence is about all tests together, the hidden ones among them, as the count of passed tests is: none says which test
