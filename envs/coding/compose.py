@@ -89,7 +89,8 @@ A step pays what the score has gained since the turn before, so that an episode'
 is no `reward_shift` unless you give one. An episode ends early at 0.95 of the maximum.
 
 With `reward="individual"` a helper gets 0.4 if it is defined and returns a value and 0.5 if it then parses, the main agent
-0.6, 0.5 and the pass rate of its function without any helper.
+0.6, 0.5 and the pass rate of its function without any helper. Only then do `infos` have `individual_reward`: the main
+agent's takes a second run of the tests, which is made only where it is paid.
 
 `infos[agent]["metrics"]`: `pass_rate`, `all_passed` (1.0 if all tests passed), `timeouts`.
 
