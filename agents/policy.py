@@ -18,8 +18,8 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textmarl.agents.adapters import AdapterBank
+from textmarl.agents.answering import answer
 from textmarl.agents.conversation import Conversation, NoRoomError, Response, without_thinking
-from textmarl.agents.generation import generate_plain, generate_shared
 from textmarl.agents.prefix import shares_prompts
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.scoring import Scores, score_plain, score_shared
@@ -71,6 +71,11 @@ class Policy:
         """Whether the policy trains an adapter on a frozen base (else its full weights)."""
         return isinstance(self.network, PeftModel)
 
+    @property
+    def is_adapted(self) -> bool:
+        """Whether the network computes with this policy's adapter now (:meth:`adapted`)."""
+        return self._adapted
+
     def parameters(self) -> dict[str, Parameter]:
         """Return what this policy trains, by name: its own adapter, or every weight."""
         if not self.has_adapter:
@@ -110,10 +115,7 @@ class Policy:
         batch_size: int = 64,
         on_tokens: Callable[[int], None] | None = None,
     ) -> list[list[Response]]:
-        """Sample ``n`` responses to each conversation.
-
-        Equal conversations beside each other are encoded once. ``generator`` (on the CPU) is the agent's own random
-        stream: it is read once per call, for exactly ``len(conversations) * n * max_new_tokens`` numbers.
+        """Sample ``n`` responses to each conversation; see :func:`textmarl.agents.answering.answer`.
 
         Args:
             conversations: C conversations.
@@ -129,29 +131,15 @@ class Policy:
         Raises:
             NoRoomError: A conversation leaves no room for an answer; nothing was sampled.
         """
-        prompts = [self.encode(conversation) for conversation in conversations]
-        self.check_room(prompts, sampling)
-        uniform = torch.rand(len(prompts) * n, sampling.max_new_tokens, generator=generator)
-        sample = generate_shared if self.shares_prompts else generate_plain
-        responses: list[Response] = []
-        asked = [prompt for prompt in prompts for _ in range(n)]
-        with self.adapted():
-            for start, unique, repeats in runs_of_equal(asked, batch_size):
-                rows = slice(start, start + len(unique) * repeats)
-                sequences = sample(
-                    self.model, unique, repeats, self.stop_ids, sampling, uniform[rows], on_tokens
-                )
-                for row, sequence in enumerate(sequences):
-                    responses.append(
-                        Response(
-                            text=self.text(sequence.token_ids, unique[row // repeats]),
-                            token_ids=sequence.token_ids,
-                            logprobs=sequence.logprobs,
-                            finish=sequence.finish,
-                            prompt_ids=unique[row // repeats],
-                        )
-                    )
-        return [responses[i * n : (i + 1) * n] for i in range(len(prompts))]
+        return answer(
+            {self.name: self},
+            {self.name: conversations},
+            sampling,
+            {self.name: generator},
+            n,
+            batch_size,
+            on_tokens,
+        )[self.name]
 
     def check_room(self, prompts: list[list[int]], sampling: Sampling) -> None:
         """Refuse prompts that leave no room for an answer in what the model can read.
@@ -168,6 +156,7 @@ class Policy:
                 f"agent {self.name!r}: a conversation of {longest} tokens and an answer of {sampling.max_new_tokens} "
                 f"exceed the {reads} tokens that the model reads; shorten the task or sampling.max_new_tokens, or "
                 "use a model with a longer context",
+                agent=self.name,
                 place=lengths.index(longest),
             )
 
@@ -238,29 +227,6 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     declared = model.generation_config.eos_token_id if model.generation_config is not None else None
     several = declared if isinstance(declared, list) else [declared]
     return frozenset(i for i in (*several, tokenizer.eos_token_id) if i is not None)
-
-
-def runs_of_equal(prompts: list[list[int]], most: int) -> Iterator[tuple[int, list[list[int]], int]]:
-    """Cut prompts into batches of at most ``most`` in which every distinct prompt stands equally often.
-
-    Yields:
-        Index of the batch's first prompt, its distinct prompts in order, and how often each stands.
-    """
-    runs: list[tuple[list[int], int]] = []
-    for prompt in prompts:
-        if runs and runs[-1][0] == prompt and runs[-1][1] < most:
-            runs[-1] = (prompt, runs[-1][1] + 1)
-        else:
-            runs.append((prompt, 1))
-    start = 0
-    while runs:
-        repeats = runs[0][1]
-        count = 1
-        while count < len(runs) and runs[count][1] == repeats and (count + 1) * repeats <= most:
-            count += 1
-        yield start, [prompt for prompt, _ in runs[:count]], repeats
-        start += count * repeats
-        runs = runs[count:]
 
 
 def readable(text: str) -> str:
