@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from textmarl.benchmarks.coding_boxes import BOXED
 from textmarl.benchmarks.coding_junk import (
     ANSWERLESS,
     MISSED,
@@ -186,7 +187,7 @@ _FAMILIES = (
     (
         "One agent does all the work",
         "The tests are passed, so these are paid for the tests. The bound is the score of the first line.\n",
-        UNCOOPERATIVE,
+        (*UNCOOPERATIVE, *BOXED),
     ),
     (
         "Wrong code",
@@ -197,7 +198,7 @@ _FAMILIES = (
 )
 _COST = """The median over the problems, on a busy machine with two cores. A program that passes nothing, or whose helper is of no
 use by syntax or by its recorded calls, costs one run: the recorded calls come with the tests. A program that cooperates
-costs five runs for each helper.
+costs six runs for each helper.
 """
 _LIMITS = """These need both agents to settle on a convention that is of no use for anything else, while a helper that does some of the
 work is worth as much. In general no experiment on the pair can tell a value that the main function needs from one that it
@@ -205,9 +206,8 @@ only checks: in both cases another value breaks the program.
 
 * **A checked value.** The main function computes what `aux` returns by itself, and refuses to answer if it differs.
 * **A coded answer.** `aux` does all the work and hides it in a code that only the main function undoes. Conversions,
-  indices and neutral elements are seen through; a real code is not.
-* **A signature of its own.** `aux` does all the work and cannot be tested alone, since it wants an argument more than the
-  main function has.
+  boxes, indices and neutral elements are seen through, whatever `aux` takes beside the arguments; a real code is not,
+  nor is a text (`json.dumps`, `repr`). The same holds for arguments that `aux` hands back in a code.
 * **Small parts.** The helper of an easy problem may be `return 2 * x`. Nothing here measures how much work a part is, only
   that the program breaks without it.
 * **One test.** The pass rate falls as soon as one test breaks in both shuffles. A main function that solves all cases but
