@@ -222,7 +222,8 @@ And what is honest and goes unpaid:
 * **A helper whose value cannot be replayed**: a function, an object of a class of its own, a `namedtuple` whose fields are
   used, a `Counter` or `defaultdict` used as such. What `aux` returns must be plain data. So it is with a helper that works
   by changing its arguments.
-* **A helper that picks one of its arguments** (`a if a > b else b`) counts as one that returns its argument.
+* **A helper that picks one of its arguments** (`a if a > b else b`) counts as one that returns its argument, and one that
+  puts arguments in order as one that hands them back, if the tests give them in that order.
 * **A helper that is called more than 1,000 times in the first test** cannot be replayed in step, since the record ends
   there. The tests before the end of the record decide.
 * **A helper that is called with one set of arguments, or returns one value, in all tests.** There is nothing to exchange.

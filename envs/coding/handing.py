@@ -19,7 +19,7 @@ from textmarl.envs.sandbox import Call, wire
 Kept = bool | tuple["Kept", ...]
 """Whether a value is the same in all calls or handed back; else which of its items are."""
 
-_DEPTH = 3  # boxes in boxes that are looked into
+_DEPTH = 2  # boxes in boxes that are looked into
 _ITEMS = 32  # items of a box that are looked at; what has more is no box
 
 Place = tuple[int, ...]
