@@ -14,7 +14,11 @@ and why, stands at the top of peer_comlrl.py and peer_trl.py.
 
 Everyone: SmolLM2-135M, the same prompts of exactly the same lengths, temperature 1 without truncation, the same reward
 function, AdamW, no KL, and responses of exactly the same length (no end of sequence). Full weights are in float32;
-LoRA has rank 16 on every linear layer but the head, on a base in bfloat16.
+LoRA has rank 16 on every linear layer but the head, on a base in bfloat16. All on the CPU.
+
+The results are one JSON object: `machine`, `peers` (their versions), `measurements` (each with its `work`, every run as
+measured, and their `median`) and `summary` (the ratios). Seconds are wall-clock, memory is the largest resident size of
+the process. A step's phases are those of the run in the middle, and what belongs to no other phase is the update's.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Measurement:
             f"{work.tasks}x{work.group}x{work.new_tokens}, {work.agents} agents, prompt {work.prompt_tokens}"
         )
         return ", ".join(
-            filter(None, (self.row, self.kind, f"{work.tuning} {work.dtype}", size, self.variant))
+            filter(None, (self.part, self.row, f"{work.tuning} {work.dtype}", size, self.variant))
         )
 
     @property

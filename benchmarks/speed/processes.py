@@ -84,15 +84,18 @@ class Runner:
         }
         with tempfile.TemporaryDirectory(prefix="textmarl-speed-") as folder:
             answer = Path(folder, "answer.json")
-            done = subprocess.run(
-                command,
-                input=json.dumps({**request, "answer": str(answer)}),
-                env=environment,
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                timeout=LIMIT_SECONDS,
-            )
+            try:
+                done = subprocess.run(
+                    command,
+                    input=json.dumps({**request, "answer": str(answer)}),
+                    env=environment,
+                    cwd=folder,
+                    capture_output=True,
+                    text=True,
+                    timeout=LIMIT_SECONDS,
+                )
+            except subprocess.TimeoutExpired:
+                raise MeasurementFailed(f"no answer within {LIMIT_SECONDS} s") from None
             if not answer.is_file():
                 said = (done.stderr.strip() or done.stdout.strip())[-1500:]
                 raise MeasurementFailed(f"exit status {done.returncode}: {said}")
