@@ -7,8 +7,8 @@ TRL trains one policy, so a team is a run for each agent, and their times add up
 - `min_new_tokens`, its way to keep end-of-sequence away; it masks whatever follows that token;
 - no gradient checkpointing, which it has on by default: that would compute the forward pass twice;
 - one task a micro-batch, the tasks added up in one optimizer step;
-- in bfloat16 the base is loaded in bfloat16 and nothing is cast on the way (`bf16=False`): with its default, autocast
-  on top, it is slower on a CPU.
+- in bfloat16 the base is loaded in bfloat16, with its own mixed precision (`bf16=True`, its default) on top: faster, and
+  smaller, than without; in float32 neither.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def step(work: Work, prompts: list[list[str]], agent: int) -> dict[str, Any]:
             temperature=TEMPERATURE,
             generation_kwargs={"min_new_tokens": work.new_tokens},
             model_init_kwargs={"dtype": work.dtype},
-            bf16=False,
+            bf16=work.dtype == "bfloat16",
             gradient_checkpointing=False,
             use_cpu=True,
             report_to="none",

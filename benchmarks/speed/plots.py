@@ -32,11 +32,12 @@ def series(rows: Sequence[Row], name: str) -> list[Row]:
 
 
 def draw(rows: Sequence[Row], name: str, label: str, title: str) -> Figure:
-    """Draw the seconds of a step, generation and update stacked, and the peak memory as numbers above."""
+    """Draw the seconds of a step, generation and update stacked; above them the sum and the peak memory."""
     points = series(rows, name)
     positions = range(len(points))
     work = points[0]["work"]
     fixed = {
+        "tasks": f"{work['tasks']} task",
         "agents": f"{work['agents']} agents",
         "group": f"group {work['group']}",
         "new_tokens": f"{work['new_tokens']} new tokens",
@@ -58,7 +59,7 @@ def draw(rows: Sequence[Row], name: str, label: str, title: str) -> Figure:
         axes.set_xlabel(label)
         axes.set_ylabel("Seconds per step")
         axes.set_ylim(0, 1.25 * max(below))
-        axes.set_title(f"Step time against {title} ({work['tasks']} task, {rest}; peak memory above)")
+        axes.set_title(f"Step time against {title} ({rest})")
         axes.legend(loc="upper left", frameon=False)
     return figure
 
