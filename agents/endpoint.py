@@ -196,7 +196,13 @@ class EndpointAgent:
                 continue
             try:
                 future.set_result(self._answer(conversation, seed))
-            except BaseException as error:  # a defect: told where the answer is awaited
+            except Exception as error:  # unforeseen; it costs this answer, not everything that was played
+                key = os.environ.get(self._key_name, "").strip() if self._key_name else ""
+                reason = _without(key, f"{type(error).__name__}: {error}")
+                future.set_result(
+                    Response("", finish="error", error=f"{self.url}, model {self.model!r}: {reason}")
+                )
+            except BaseException as error:
                 future.set_exception(error)
 
     def _answer(self, conversation: Conversation, seed: int) -> Response:
@@ -372,7 +378,7 @@ def _response(body: bytes, conversation: Conversation) -> Response:
     text = body.decode("utf-8", "replace")
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a plain ValueError: an integer of more than 4,300 digits
         raise _Fault(f"the answer is not JSON: {_one_line(text)!r}", retry=True) from None
     choices = data.get("choices") if isinstance(data, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -430,7 +436,7 @@ def _message_of(text: str) -> str:
     """What an error body says: `error.message`, `message` or `detail`, or its beginning."""
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return _one_line(text)
     error = data.get("error", data) if isinstance(data, dict) else data
     if isinstance(error, dict):

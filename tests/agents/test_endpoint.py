@@ -186,6 +186,38 @@ def test_a_retry_after_holds_back_the_other_requests_too(
     assert sum(fake_time.waits) == pytest.approx(60)
 
 
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("body", ["[" * 200_000, '{"error": ' + "1" * 5_000 + "}"])
+def test_json_that_python_refuses_to_read_is_a_fault_like_another(
+    body: str, status: int, mock_server: Any, make_agent: MakeAgent
+) -> None:
+    mock_server.raw = body.encode(), status
+    mock_server.script = ["sends_raw", "sends_raw", "ok"]
+    (response,) = make_agent().act([ask("?")])
+    assert (response.text, response.error) == ("an answer", None)
+    mock_server.default = "sends_raw"
+    (response,) = make_agent().act([ask("?")])
+    assert response.error is not None and "7 attempts" in response.error
+
+
+def test_an_unforeseen_error_costs_its_own_answer_only(
+    mock_server: Any, make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    agent = make_agent(concurrency=1)
+    post = agent._post
+
+    def broken(body: bytes, ends: float) -> bytes:
+        if b"bad" in body:
+            raise OverflowError(f"nobody thought of this: {KEY}")
+        return post(body, ends)
+
+    monkeypatch.setattr(agent, "_post", broken)
+    bad, good = agent.act([ask("bad"), ask("fine")])
+    assert good.text == "an answer"
+    assert bad.error is not None and "OverflowError: nobody thought of this: [API key]" in bad.error
+
+
 def test_a_retry_after_beyond_the_deadline_gives_up_at_once(
     mock_server: Any, make_agent: MakeAgent, fake_time: FakeTime
 ) -> None:
