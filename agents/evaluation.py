@@ -10,6 +10,7 @@ import concurrent.futures
 import copy
 import difflib
 import itertools
+import operator
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -72,11 +73,12 @@ def evaluate(
         ValueError: a seat without an agent, an agent without a seat, a task twice, a number out of range, an
             agent that returned the wrong number of responses, or an `output` that holds something else.
         LookupError: an unknown task.
-        TypeError: not an agent, a response that is no `Response` with a text, or an observation that is no text.
+        TypeError: not an agent, a number that is no integer, a response that is no `Response` with a text, or an observation that is no text.
     """
     for name, number in (("samples", samples), ("batch_size", batch_size)):
-        if number < 1:
+        if _integer(name, number) < 1:
             raise ValueError(f"{name}={number}: expected at least 1")
+    seed = _integer("seed", seed)
     seats = _seat(list(env.possible_agents), agents)
     plan = {
         (task_id, sample): options
@@ -345,6 +347,8 @@ def _choose_tasks(
     """The (task id, reset options) to play."""
     if isinstance(tasks, (str, bool)):
         raise TypeError(f"tasks={tasks!r}: expected a list of indices or ids, a number of tasks, or None")
+    if isinstance(tasks, np.integer):
+        tasks = int(tasks)
     if isinstance(tasks, int) and tasks < 1:
         raise ValueError(f"tasks={tasks}: expected at least 1 task")
     task_set = _optional(env, "tasks")
@@ -365,6 +369,13 @@ def _choose_tasks(
     if not ids:
         raise ValueError("there are no tasks to play")
     return [(task_id, {"task": task_id}) for task_id in ids]
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r}: expected an integer") from None
 
 
 def _optional(env: Any, name: str) -> Any:

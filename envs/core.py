@@ -495,9 +495,13 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
 
 
 def _positive_int(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
         raise ValueError(f"{name} must be an integer of at least 1, not {value!r}.")
-    return value
+    return number
 
 
 def _finite(name: str, value: Any) -> float:

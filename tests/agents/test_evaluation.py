@@ -55,6 +55,17 @@ class Recorder:
         ]
 
 
+def test_numbers_may_be_numpys() -> None:
+    agents = {"left": lambda text: "a", "right": lambda text: "b"}
+    plain = evaluate(Count(), agents, tasks=2, samples=2, seed=3)
+    assert evaluate(Count(), agents, tasks=np.int64(2), samples=np.int64(2), seed=np.int64(3)) == plain
+    assert evaluate(Count(), agents, tasks=np.array([0, 1]), samples=2, seed=3) == plain
+    with pytest.raises(ValueError, match="tasks=0: expected at least 1"):
+        evaluate(Count(), agents, tasks=np.int64(0))
+    with pytest.raises(TypeError, match="samples=2.0: expected an integer"):
+        evaluate(Count(), agents, samples=2.0)  # type: ignore[arg-type]
+
+
 def test_score_terms_and_percent_are_those_of_the_environment() -> None:
     # left says "aa", right says "a": on task a the terms are 2 and 1, on the others 0.
     result = evaluate(Count(), {"left": lambda text: "aa", "right": lambda text: "a"}, tasks=["a", "b"])
