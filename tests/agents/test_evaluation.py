@@ -62,7 +62,7 @@ def test_numbers_may_be_numpys() -> None:
     assert evaluate(Count(), agents, tasks=np.array([0, 1]), samples=2, seed=3) == plain
     with pytest.raises(ValueError, match="tasks=0: expected at least 1"):
         evaluate(Count(), agents, tasks=np.int64(0))
-    with pytest.raises(TypeError, match="samples=2.0: expected an integer"):
+    with pytest.raises(TypeError, match=r"samples=2\.0: expected an integer"):
         evaluate(Count(), agents, samples=2.0)  # type: ignore[arg-type]
 
 
