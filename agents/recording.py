@@ -77,6 +77,9 @@ class EvaluationFolder:
         try:
             _lock(file, folder)
             _agree(folder, json.loads(json.dumps(settings)))
+            if (folder / FAILURES).exists():
+                with (folder / FAILURES).open("rb+") as failures:
+                    _whole_lines(failures, folder / FAILURES, "its failure is forgotten")
             episodes = {
                 (episode.task_id, episode.sample): episode for episode in _episodes(file, folder / EPISODES)
             }
@@ -90,11 +93,9 @@ class EvaluationFolder:
         line = json_line(outcome).encode("ascii")
         if isinstance(outcome, Failure):
             with (self.path / FAILURES).open("ab") as failures:
-                failures.write(line)
+                _write_through(failures, line)
             return
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        _write_through(self._file, line)
         self.episodes[outcome.task_id, outcome.sample] = outcome
 
     def __enter__(self) -> EvaluationFolder:
@@ -206,14 +207,27 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _episodes(file: BinaryIO, path: Path) -> Iterator[Episode]:
-    file.seek(0)
-    content = file.read()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        _LOG.warning("%s ends in half a line, which is cut off: its episode is played again", path)
-        file.truncate(whole)
-    for number, line in enumerate(content[:whole].splitlines(), start=1):
+    content = _whole_lines(file, path, "its episode is played again")
+    for number, line in enumerate(content.splitlines(), start=1):
         with contextlib.suppress(ValueError, TypeError):
             yield Episode(**json.loads(line))
             continue
         raise ValueError(f"{path}, line {number} is no episode; mend or remove the line")
+
+
+def _whole_lines(file: BinaryIO, path: Path, consequence: str) -> bytes:
+    """What the file holds, without half a line at its end, which is cut off with a warning."""
+    file.seek(0)
+    content = file.read()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        _LOG.warning("%s ends in half a line, which is cut off: %s", path, consequence)
+        file.truncate(whole)
+    return content[:whole]
+
+
+def _write_through(file: BinaryIO, line: bytes) -> None:
+    """Appends a line that is on the disk afterwards."""
+    file.write(line)
+    file.flush()
+    os.fsync(file.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -131,6 +132,28 @@ def test_half_a_line_is_cut_off_with_a_warning(tmp_path: Path, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING):
         evaluate(Letters(), agents, output=tmp_path)
     assert "half a line" in caplog.text and len(lines(file)) == 4
+
+
+def test_half_a_line_of_a_failure_is_cut_off_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    evaluate(Letters(), {"left": Failing("b"), "right": RIGHT}, output=tmp_path)
+    file = tmp_path / "failures.jsonl"
+    file.write_bytes(file.read_bytes() + b'{"task_id": "a", "sam')
+    with caplog.at_level(logging.WARNING):
+        evaluate(Letters(), {"left": Failing("b"), "right": RIGHT}, output=tmp_path)
+    assert "failures.jsonl ends in half a line" in caplog.text
+    assert [line["task_id"] for line in lines(file)] == ["b", "b"]
+
+
+def test_every_line_is_on_the_disk_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        written = os.fstat(descriptor)
+        synced.extend(file.name for file in tmp_path.iterdir() if os.path.samestat(file.stat(), written))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    evaluate(Letters(), {"left": Failing("b"), "right": RIGHT}, output=tmp_path, batch_size=1)
+    assert synced == ["episodes.jsonl", "failures.jsonl", "episodes.jsonl", "episodes.jsonl"]
 
 
 @pytest.mark.parametrize(
