@@ -76,8 +76,8 @@ def evaluate(
             `textmarl.agents.recording`). Episodes that are there already are not played again, but counted in
             the result; failed ones are played again.
         settings: with `output`, what else the episodes depend on, as JSON values: another call of `evaluate` with
-            the same folder must have the same. What is known without it: the environment's name, turns, terms
-            and tasks, `seed`, and of each agent its class and plain settings.
+            the same folder must have the same. What is known without it: the environment's name,
+            arguments (its `settings`), turns, terms and tasks, `seed`, and of each agent its class and `settings`.
         on_error: what an exception in an agent's code does, and a response that is none. "raise": it is raised here
             (an error in a program should be seen). "fail": it costs the episodes whose conversations raise, which
             are found in `failures`; where a batch raises, its conversations are asked again one by one. What an

@@ -11,14 +11,16 @@ the same settings plays only what `episodes.jsonl` lacks: after an interruption,
 for more tasks or samples. Other settings are refused by name.
 
 A line is written at once and reaches the disk before the next one is begun. The half line that a killed process or a
-full disk leaves at the end is cut off when the folder is opened again. What cannot be seen is a change of the *code*
-of an agent or of an environment: use a fresh folder after one.
+full disk leaves at the end is cut off when the folder is opened again.
+
+Settings are the arguments of the environment and of the agents as plain values (`textmarl.envs.settings`), a digest of
+the tasks, and one of a local model's weights. Functions are known by their names: what cannot be seen is a change of the
+*code* of an agent, a reward function or an environment. Use a fresh folder after one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -30,9 +32,9 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from textmarl.agents.conversation import Agent, MessagesAgent, TextAgent
-from textmarl.agents.endpoint import EndpointAgent
 from textmarl.agents.episodes import Episode, Failure, json_line
 from textmarl.agents.scripted import RandomAgent, ScriptedAgent
+from textmarl.envs.settings import digest, plain
 
 if sys.platform != "win32":
     import fcntl
@@ -117,8 +119,8 @@ def described(env: Any, seats: Mapping[str, Agent], seed: int, further: Mapping[
     """The settings of an evaluation, as far as they can be told.
 
     Args:
-        env: the environment; `max_turns`, `term_names` and `tasks` where it has them.
-        seats: who acts.
+        env: the environment; `max_turns`, `max_score`, `term_names`, `tasks` and `settings` where it has them.
+        seats: who acts, with their `settings` where they have them (JSON values, what the answers depend on).
         seed: of the episodes.
         further: what the caller adds, or knows better.
     """
@@ -126,8 +128,10 @@ def described(env: Any, seats: Mapping[str, Agent], seed: int, further: Mapping[
     for name in ("max_turns", "max_score", "term_names"):
         if hasattr(env, name):
             settings[name] = getattr(env, name)
+    if hasattr(env, "settings"):
+        settings["arguments"] = plain(env.settings)
     if hasattr(env, "tasks"):
-        settings["tasks"] = _digest((task.id, dict(task.data)) for task in env.tasks)
+        settings["tasks"] = digest([(task.id, task.data) for task in env.tasks])
     agents = {name: _description(agent) for name, agent in seats.items()}
     for name, more in further.get("agents", {}).items():
         agents[name] = {**agents[name], **more}
@@ -136,27 +140,15 @@ def described(env: Any, seats: Mapping[str, Agent], seed: int, further: Mapping[
 
 def _description(agent: Agent) -> dict[str, Any]:
     kind = {"kind": type(agent).__qualname__}
-    if isinstance(agent, EndpointAgent):
-        return {**kind, **agent.settings}
     if isinstance(agent, RandomAgent):
         return {**kind, "seed": agent.seed, "min_words": agent.min_words, "max_words": agent.max_words}
     if isinstance(agent, ScriptedAgent):
-        return {**kind, "replies": _digest(agent.replies)}
+        return {**kind, "replies": digest(agent.replies)}
     if isinstance(agent, (TextAgent, MessagesAgent)):
-        function: Any = agent.function
-        if not hasattr(function, "__qualname__"):  # a functools.partial, or an object that can be called
-            function = type(function)
-        return {**kind, "function": f"{function.__module__}:{function.__qualname__}"}
+        return {**kind, "function": plain(agent.function)}
+    if hasattr(agent, "settings"):
+        return {**kind, **plain(agent.settings)}
     return {"kind": f"{type(agent).__module__}:{type(agent).__qualname__}"}
-
-
-def _digest(items: Any) -> str:
-    digest = hashlib.sha256()
-    for item in items:
-        # An object that JSON does not know counts by its type: its address would differ in every process.
-        text = json.dumps(item, sort_keys=True, default=lambda value: type(value).__qualname__)
-        digest.update(text.encode("ascii") + b"\n")
-    return digest.hexdigest()[:16]
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:

@@ -40,6 +40,7 @@ from typing import Any, Literal
 from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
+from textmarl.envs.settings import WithSettings
 from textmarl.envs.spaces import Observation, UnicodeText
 from textmarl.envs.tasks import Task, TaskSet
 from textmarl.envs.transcript import printable, rendered_turn
@@ -83,7 +84,7 @@ class Turn:
     score: float
 
 
-class TextEnv(ParallelEnv[str, str, str], ABC):
+class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
     """A simultaneous-move environment of texts: subclasses write `observe` and `judge`.
 
     Class attributes (an environment whose agents depend on its arguments sets them on `self` before it calls
@@ -121,6 +122,7 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
         turn: turns scored so far in this episode.
         history: the turns played in this episode.
         reward_shift: agent -> what is added to its rewards.
+        settings: the constructor's arguments as JSON values (`textmarl.envs.settings`).
         np_random: the environment's only source of randomness, seeded by `reset(seed=...)`.
 
     Raises:
@@ -141,7 +143,7 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
     # Never changed during an episode, so copies of an environment share them: a copy costs microseconds
     # however many tasks there are and however large the model behind `reward_fn` is.
     _SHARED = frozenset(
-        {"tasks", "task", "history", "reward_fn", "possible_agents", "term_names", "_judge_terms"}
+        {"tasks", "task", "history", "reward_fn", "possible_agents", "term_names", "_judge_terms", "settings"}
     )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -373,7 +375,7 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextEnv:
         """A copy that continues exactly as this one would; it shares tasks, past turns and `reward_fn`."""
-        twin = type(self).__new__(type(self))
+        twin = object.__new__(type(self))
         memo[id(self)] = twin
         for name, value in vars(self).items():
             setattr(twin, name, value if name in self._SHARED else copy.deepcopy(value, memo))

@@ -6,6 +6,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -577,3 +578,22 @@ def test_a_conversation_that_leaves_no_room_for_an_answer_is_refused() -> None:
     policy.check_room([policy.encode(say(fits))], SAMPLING)
     with pytest.raises(ValueError, match=f"exceed the {limit} tokens that the model reads"):
         policy.generate([say(too_long)], SAMPLING, torch.Generator())
+
+
+def test_an_evaluation_of_other_weights_or_sampling_is_not_continued(tmp_path: Path) -> None:
+    def play(team: Team, sampling: Sampling = SAMPLING) -> None:
+        evaluate(Echo(), team.agents(sampling, seed=1), tasks=1, output=tmp_path)
+
+    team = make_team()
+    play(team)
+    play(team)
+    with pytest.raises(ValueError, match=r"agents\.\w+\.sampling\.temperature was"):
+        play(team, replace(SAMPLING, temperature=0.1))
+    first, second = team.policies.values()
+    digests = [first.digest(), second.digest()]
+    with torch.no_grad():
+        next(iter(second.parameters().values()))[-1, -1] += 1e-3  # the last number of one tensor
+    assert first.digest() == digests[0], "the partner's adapter is none of its weights"
+    assert second.digest() != digests[1]
+    with pytest.raises(ValueError, match=rf"agents\.{second.name}\.weights was '{digests[1]}'"):
+        play(team)
