@@ -335,9 +335,16 @@ def test_evaluations_without_a_common_task_are_not_compared(make_run: MakeRun) -
 
 
 @words_only
-def test_single_task_gets_no_interval(make_run: MakeRun) -> None:
+def test_single_task_gets_an_interval_over_its_samples_that_says_so(make_run: MakeRun) -> None:
     page = Page(render_page(make_run(tasks=1, samples=4)))
-    assert "One task gives no interval" in page.text
+    assert "interval of the paired change over samples of one task." in page.text
+    assert "points [" in page.text
+
+
+@words_only
+def test_single_sample_of_a_single_task_gets_no_interval(make_run: MakeRun) -> None:
+    page = Page(render_page(make_run(tasks=1, samples=1)))
+    assert "No interval: needs 2 tasks." in page.text
     assert "points [" not in page.text
 
 
