@@ -101,6 +101,9 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
             False, the default, pays every turn its full score.
         concurrency: how many copies of it may be judged at once, in threads (`textmarl.envs.vector`): more than 1
             where `judge` waits for other processes. 1 where `reward_fn` is given.
+        refused_protocols: protocol -> why it would void the environment, for those that `textmarl.envs.protocols` refuses
+            to wrap around it; none by default.
+        protocol_warnings: protocol -> what those who wrap it around the environment are warned of.
         metadata: PettingZoo's; a subclass that does not set it gets its own class name as `name`.
 
     Args:
@@ -138,6 +141,8 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
     individual_rewards: bool = False
     progress_rewards: bool = False
     concurrency: int = 1
+    refused_protocols: Mapping[str, str] = {}
+    protocol_warnings: Mapping[str, str] = {}
 
     # Never changed during an episode, so copies of an environment share them: a copy costs microseconds
     # however many tasks there are and however large the model behind `reward_fn` is.

@@ -41,7 +41,9 @@ pettingzoo.make("parallel", "textmarl/HumanEval-v0", split="train", max_turns=2,
 observation has their text, arguments or outcome. (HumanEval/32, 34, 38 and 50 have one test each, a loop or an assert:
 with 0 it is hidden, too.)
 
-`main_only`: the helper is left out; `main` writes the function alone. Default False.
+`main_only`: the helper is left out; `main` writes the function alone, for at most 2.1 points. This is the single agent
+that the papers compare with. The protocol `single` (`textmarl.envs.protocols`, and every `gymnasium.make`) is another one:
+one agent writes both functions, divided by a delimiter, for at most 4 points; it warns of the difference. Default False.
 
 `reward`: `"team"` pays every agent the score; `"individual"` pays each agent what its text is worth alone.
 

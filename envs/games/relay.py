@@ -34,6 +34,10 @@ at least 1. Default 8. One is enough for the alias, five are for the word.
 
 `task_seed`: draws the tasks. Default 0.
 
+The protocols `pipeline` and `discussion` (`textmarl.envs.protocols`) are refused: they show whole messages, and to
+everybody, so nothing would be left of `capacity` and the chain. Under `single` one agent reads the secret and names
+it, which tells nothing but whether it can copy a word.
+
 `max_turns`: `n_agents`, the only number there is (`max_cycles` of `make` means the same).
 
 `reward_fn`, `reward_shift`, `max_score`, `render_mode`: as for every text environment; `task.data` has the
@@ -148,6 +152,11 @@ class Relay(WordGame):
 
     metadata = {"name": "Relay-v0", "render_modes": ["ansi"], "is_parallelizable": True}
     term_names = ("passed", "answer", "illegal")
+    refused_protocols = dict.fromkeys(
+        ("pipeline", "discussion"),
+        "messages would reach all players, uncut by `capacity`, and the secret with them. The environment itself passes "
+        "them on from player to player; leave the protocol out.",
+    )
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import pytest
 
 from textmarl.envs.games.relay import Relay
 from textmarl.envs.games.vocabulary import ALIASES
+from textmarl.envs.protocols import wrap
 
 
 def relayed(env: Relay, task: int | str) -> list[float]:
@@ -145,3 +146,11 @@ def test_another_number_of_turns_than_players_is_refused(arguments: dict) -> Non
     with pytest.raises(ValueError, match="one turn for each of its 3 players"):
         Relay(**arguments)
     assert Relay(max_turns=3).max_turns == Relay(max_cycles=3).max_turns == 3
+
+
+@pytest.mark.parametrize("protocol", ["pipeline", "discussion"])
+def test_protocols_that_go_round_the_channel_are_refused(relay: Relay, protocol: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"Relay-v0 cannot be played under the protocol '{protocol}'.*capacity"
+    ):
+        wrap(relay, {"name": protocol})
