@@ -63,9 +63,10 @@ give the secrets away.
 ### Actions
 
 A message is any text; with `dense=False` a team may use any code. The answer, and with `dense=True` every
-message, cut to its capacity, is read thus: the first word that is one of the words or its one-character alias
-counts (`1`, `2`, ... for the first, second, ... word of the list; after `9` come letters). Case and what
-surrounds it do not matter, and naming several words is naming the first of them.
+message, cut to its capacity, is read thus: the first word that is one of the words counts; only where there is
+none, the first one-character alias (`1`, `2`, ... for the first, second, ... word of the list; after `9` come
+letters). Case and what surrounds it do not matter, the number in a player's name (`player_1`) is no alias, and
+naming several words is naming the first of them.
 
 ### Rewards
 
