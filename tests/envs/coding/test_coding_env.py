@@ -347,8 +347,8 @@ def test_a_problem_shows_no_more_tests_than_it_has() -> None:
 
 @pytest.mark.parametrize("mode", ["level", "plain"])
 def test_the_contract_of_text_environments_is_kept(make: Make, mode: str) -> None:
-    check_env(partial(make, None, max_turns=3, feedback=mode))
-    check_env(partial(make, None, max_turns=3, reward="individual", main_only=True))
+    check_env(partial(make, None, max_turns=3, feedback=mode), other_process=False)
+    check_env(partial(make, None, max_turns=3, reward="individual", main_only=True), other_process=False)
 
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, copy.copy, lambda env: pickle.loads(pickle.dumps(env))])
