@@ -77,6 +77,10 @@ environment share it.
 
 Counts are of all tests. No agent sees another's text. After the last turn the observations are empty.
 
+The same seed and texts give the same rewards and observations in every process, but where a program itself asks for what
+is never the same: clocks, process numbers, the system's entropy (`os.urandom`, `uuid.uuid4`) or `id()`. `random` and
+`hash()` are the same, and memory addresses that feedback quotes ("<object object at 0x...>") are left out.
+
 ### Actions
 
 One text per agent. Any `str` is scored. Fences, prose and examples around the code are dropped; each text counts with

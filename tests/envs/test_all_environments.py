@@ -187,17 +187,39 @@ def test_protocols_wrap_it(env_id: str, protocol: Any) -> None:
 PLAY = """
 import hashlib, json, pettingzoo, textmarl.envs
 
-def digest(env_id, options):
-    env = pettingzoo.make("parallel", env_id, **options)
+# What a main function does: raises what has an address, returns what has one and what has an order, fails to load.
+BODIES = (
+    "    raise ValueError(object(), {{'a', 'bb', 'ccc'}}, {helper})",
+    "    import random\\n    return [str(object()), random.random(), list({{'a', 'bb', 'ccc'}}), {helper}(1)]",
+    "    return {helper}(1)\\nraise KeyError(hash('a'), {helper})",
+)
+
+def text(env, agent, episode):
+    if not hasattr(env, "function_of") or episode > 0 or env.turn >= len(BODIES):
+        return env.action_space(agent).sample()
+    name = env.function_of(agent)
+    if agent in env.helpers:
+        return f"def {name}(x):\\n    return [x, str({name})]"
+    return f"def {name}(*args):\\n" + BODIES[env.turn].format(helper=next(iter(env.helpers.values()), "print"))
+
+def played(env_id, options):
+    try:
+        env = pettingzoo.make("parallel", env_id, max_turns=4, **options)
+    except ValueError:
+        env = pettingzoo.make("parallel", env_id, **options)
     for number, agent in enumerate(env.possible_agents):
         env.action_space(agent).seed(number)
-    played = []
-    for episode in range(4):
-        played.append(env.reset(seed=7 if episode == 0 else None))
+    said = []
+    for episode in range(2):
+        said.append(env.reset(seed=7 if episode == 0 else None))
         while env.agents:
-            played.append(env.step({agent: env.action_space(agent).sample() for agent in env.agents}))
-        played += [env.state(), env.render()]
-    return hashlib.sha256(json.dumps(played).encode()).hexdigest()
+            said.append(env.step({agent: text(env, agent, episode) for agent in env.agents}))
+        said += [env.state(), env.render()]
+    env.close()
+    return json.dumps(said)
+
+def digest(env_id, options):
+    return hashlib.sha256(played(env_id, options).encode()).hexdigest()
 """
 
 
@@ -224,7 +246,10 @@ def test_same_seed_and_texts_give_the_same_in_every_process(
 ) -> None:
     names: dict[str, Any] = {}
     exec(PLAY, names)
-    assert names["digest"](env_id, arguments(env_id)) == digests_elsewhere[env_id]
+    said = names["played"](env_id, arguments(env_id))
+    assert hashlib.sha256(said.encode()).hexdigest() == digests_elsewhere[env_id]
+    if hasattr(make(env_id), "function_of"):
+        assert "<object object at 0x...>" in said, "a program ran, and feedback quotes what it said"
     assert len(digests_elsewhere[env_id]) == hashlib.sha256().digest_size * 2
 
 
