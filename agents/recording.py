@@ -77,6 +77,9 @@ class EvaluationFolder:
         try:
             _lock(file, folder)
             _agree(folder, json.loads(json.dumps(settings)))
+            if (folder / FAILURES).exists():
+                with (folder / FAILURES).open("rb+") as failures:
+                    _whole_lines(failures, folder / FAILURES, "what failed is played again anyway")
             episodes = {
                 (episode.task_id, episode.sample): episode for episode in _episodes(file, folder / EPISODES)
             }
@@ -91,6 +94,8 @@ class EvaluationFolder:
         if isinstance(outcome, Failure):
             with (self.path / FAILURES).open("ab") as failures:
                 failures.write(line)
+                failures.flush()
+                os.fsync(failures.fileno())
             return
         self._file.write(line)
         self._file.flush()
@@ -205,14 +210,20 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _episodes(file: BinaryIO, path: Path) -> Iterator[Episode]:
+def _whole_lines(file: BinaryIO, path: Path, consequence: str) -> list[bytes]:
+    """The lines of a file, of which half a line at the end is cut off."""
     file.seek(0)
     content = file.read()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
-        _LOG.warning("%s ends in half a line, which is cut off: its episode is played again", path)
+        _LOG.warning("%s ends in half a line, which is cut off: %s", path, consequence)
         file.truncate(whole)
-    for number, line in enumerate(content[:whole].splitlines(), start=1):
+    return content[:whole].splitlines()
+
+
+def _episodes(file: BinaryIO, path: Path) -> Iterator[Episode]:
+    lines = _whole_lines(file, path, "its episode is played again")
+    for number, line in enumerate(lines, start=1):
         with contextlib.suppress(ValueError, TypeError):
             yield Episode(**json.loads(line))
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -131,6 +132,27 @@ def test_half_a_line_is_cut_off_with_a_warning(tmp_path: Path, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING):
         evaluate(Letters(), agents, output=tmp_path)
     assert "half a line" in caplog.text and len(lines(file)) == 4
+
+
+def test_a_failure_reaches_the_disk_and_does_not_go_on_in_half_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents, file = {"left": Failing("b"), "right": RIGHT}, tmp_path / "failures.jsonl"
+    synced: list[int] = []
+    sync = os.fsync
+
+    def fsync(number: int) -> None:
+        synced.append(os.fstat(number).st_ino)
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    evaluate(Letters(), agents, output=tmp_path)
+    assert len(lines(file)) == 1 and synced.count(file.stat().st_ino) == 1
+    file.write_bytes(file.read_bytes() + b'{"task_id": "c", "sam')
+    with caplog.at_level(logging.WARNING):
+        evaluate(Letters(), agents, output=tmp_path)
+    assert "failures.jsonl ends in half a line" in caplog.text
+    assert [line["task_id"] for line in lines(file)] == ["b", "b"]
 
 
 @pytest.mark.parametrize(
