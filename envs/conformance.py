@@ -137,7 +137,8 @@ def check_repetition(env: TextEnv, seed: int) -> None:
         played.append([env.reset(seed=seed)])
         while env.agents:
             played[-1].append(env.step(_sample(env)))
-    _equal(*played, "a second episode with the same seed and the same texts")
+    first, again = played
+    _equal(first, again, "a second episode with the same seed and the same texts")
 
 
 def check_other_process(env: TextEnv, seed: int, episodes: int) -> None:

@@ -414,8 +414,8 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
             yield
         except BaseException:
             if "task" not in before:
-                vars(self).pop("task", None)
-            vars(self).update(before)
+                self.__dict__.pop("task", None)
+            self.__dict__.update(before)
             if generator is not None:
                 generator.bit_generator.state = state
             raise

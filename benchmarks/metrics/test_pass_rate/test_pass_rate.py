@@ -95,7 +95,7 @@ class TestPassRate(evaluate.Metric):
 
 
 def _sizes(k: int | Sequence[int]) -> list[int]:
-    sizes = list(k) if isinstance(k, Sequence) and not isinstance(k, str) else [k]
+    sizes = list(k) if isinstance(k, Sequence) else [k]
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"k must be one integer of at least 1, or several, as [1, 10], not {k!r}")
