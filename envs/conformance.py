@@ -5,14 +5,19 @@
     >>> check_env(TLDR)
 
 PettingZoo's own `parallel_api_test` looks at one instance and never asks whether an observation is in its
-space; `check_env` adds what training on copies of an environment rests on.
+space; `check_env` adds what training on copies of an environment rests on: that an episode depends on its task, its seed
+and its texts alone, whichever instance, copy or process plays it, and however often.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import math
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -36,13 +41,18 @@ JUNK = (
 _COPIED_TURNS = 4  # an episode is copied after each of its first turns (its last one has nothing to continue)
 
 
-def check_env(make_env: Callable[[], TextEnv], *, seed: int = 0, episodes: int = 3) -> None:
+def check_env(
+    make_env: Callable[[], TextEnv], *, seed: int = 0, episodes: int = 3, other_process: bool = True
+) -> None:
     """Plays short episodes of random and junk texts and checks the contract. Takes a few seconds at most.
 
     Args:
         make_env: creates a fresh environment; called several times. It must allow more than one task or seed.
         seed: of the tasks and the random texts.
         episodes: how many random episodes are compared.
+        other_process: whether these are also played in a fresh interpreter, in which texts have other hashes. Where
+            that interpreter cannot rebuild the environment (its class is in a script, not in a module that can be
+            imported), a warning says so.
 
     Raises:
         AssertionError: naming what was wrong, what was expected and where to look.
@@ -51,7 +61,10 @@ def check_env(make_env: Callable[[], TextEnv], *, seed: int = 0, episodes: int =
     check_spaces_and_infos(make_env(), seed)
     check_seeding(make_env(), make_env(), seed, episodes)
     check_copies(make_env, seed)
+    check_repetition(make_env(), seed)
     check_refusals(make_env(), seed)
+    if other_process:
+        check_other_process(make_env(), seed, episodes)
 
 
 def check_spaces_and_infos(env: TextEnv, seed: int) -> None:
@@ -74,9 +87,12 @@ def check_spaces_and_infos(env: TextEnv, seed: int) -> None:
     _seed_actions(env, seed)
     for turn in range(1, env.max_turns + 1):
         names = {agent: info["reward_terms"].keys() for agent, info in infos.items()}
-        observations, rewards, terminations, truncations, infos = env.step(_sample(env))
+        texts = _sample(env)
+        written = {agent: text if agent in env.acting else "" for agent, text in texts.items()}
+        observations, rewards, terminations, truncations, infos = env.step(texts)
         _check_observations(env, observations)
         _check_infos(env, infos, turn)
+        _equal(dict(env.history[-1].responses), written, "what the history holds and what the agents wrote")
         for agent in env.possible_agents:
             assert infos[agent]["reward_terms"].keys() == names[agent], "Reward terms changed their names."
             own = infos[agent]["individual_reward"] if env.reward == "individual" else infos[agent]["score"]
@@ -112,6 +128,72 @@ def check_seeding(first: TextEnv, second: TextEnv, seed: int, episodes: int) -> 
             _equal(first.step(actions), second.step(same), f"step {first.turn} of episode {episode}")
             _equal(first.state(), second.state(), "state()")
             _equal(first.render(), second.render(), "render()")
+
+
+def check_repetition(env: TextEnv, seed: int) -> None:
+    """An episode that one instance plays again gives the same again."""
+    played: list[list[Any]] = []
+    for _ in range(2):
+        _seed_actions(env, seed)
+        played.append([env.reset(seed=seed)])
+        while env.agents:
+            played[-1].append(env.step(_sample(env)))
+    first, again = played
+    _equal(first, again, "a second episode with the same seed and the same texts")
+
+
+def check_other_process(env: TextEnv, seed: int, episodes: int) -> None:
+    """A fresh interpreter, with other hashes of texts, plays the same episodes; one that cannot be is warned of."""
+    packed = pickle.dumps(env)
+    here = os.environ.get("PYTHONHASHSEED")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _ELSEWHERE],
+        input=pickle.dumps(sys.path) + pickle.dumps((packed, seed, episodes)),
+        env={**os.environ, "PYTHONHASHSEED": "2" if here == "1" else "1"},
+        capture_output=True,
+    )
+    said = done.stderr.decode("utf-8", "replace").strip()
+    if done.returncode == _NOT_REBUILT:
+        warnings.warn(
+            f"{env} cannot be rebuilt in another process ({said}), so it is not known to be the same there: put its "
+            "class into a module that can be imported.",
+            stacklevel=3,
+        )
+        return
+    assert done.returncode == 0, f"An episode in another process failed: {said[-1000:]}"
+    # As JSON both, because that makes lists of tuples.
+    played = json.loads(json.dumps(_play_packed(packed, seed, episodes)))
+    for number, (ours, theirs) in enumerate(zip(played, json.loads(done.stdout), strict=True)):
+        _equal(ours, theirs, f"what another process plays (item {number} of {len(played)})")
+
+
+_NOT_REBUILT = 3
+_ELSEWHERE = f"""
+import json, pickle, sys
+sys.path[:] = pickle.load(sys.stdin.buffer)
+packed, seed, episodes = pickle.load(sys.stdin.buffer)
+try:
+    pickle.loads(packed)
+except (ImportError, AttributeError) as error:
+    sys.stderr.write(str(error))
+    sys.exit({_NOT_REBUILT})
+from textmarl.envs import conformance
+print(json.dumps(conformance._play_packed(packed, seed, episodes)))
+"""
+
+
+def _play_packed(packed: bytes, seed: int, episodes: int) -> list[Any]:
+    """What a pickled environment gives: the results of every call, whose first one alone is seeded."""
+    env: TextEnv = pickle.loads(packed)
+    _seed_actions(env, seed)
+    played: list[Any] = []
+    for episode in range(episodes):
+        played.append(env.reset(seed=seed if episode == 0 else None))
+        while env.agents:
+            played.append(env.step(_sample(env)))
+        played += [env.state(), env.render()]
+    env.close()
+    return played
 
 
 def check_copies(make_env: Callable[[], TextEnv], seed: int) -> None:

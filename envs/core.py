@@ -27,13 +27,14 @@ Your own environment says who acts, which tasks there are, what each agent reads
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
 import operator
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from gymnasium.utils import seeding
@@ -67,6 +68,9 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
             False, the default, pays every turn its full score.
         concurrency: how many copies of it may be judged at once, in threads (`textmarl.envs.vector`): more than 1
             where `judge` waits for other processes. 1 where `reward_fn` is given.
+        refused_protocols: protocol -> why it would void the environment, for those that `textmarl.envs.protocols` refuses
+            to wrap around it; none by default.
+        protocol_warnings: protocol -> what those who wrap it around the environment are warned of.
         metadata: PettingZoo's; a subclass that does not set it gets its own class name as `name`.
 
     Args:
@@ -106,12 +110,17 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
     individual_rewards: bool = False
     progress_rewards: bool = False
     concurrency: int = 1
+    refused_protocols: Mapping[str, str] = {}
+    protocol_warnings: Mapping[str, str] = {}
 
     # Never changed during an episode, so copies of an environment share them: a copy costs microseconds
     # however many tasks there are and however large the model behind `reward_fn` is.
     _SHARED = frozenset(
         {"tasks", "task", "history", "reward_fn", "possible_agents", "term_names", "_judge_terms", "settings"}
     )
+
+    # What an episode is made of; never changed in place.
+    _EPISODE = frozenset({"agents", "task", "turn", "history", "np_random", "_observations"})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -243,10 +252,15 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
             `reward_terms` (all 0.0) and, where defined, `individual_reward` and `metrics` (0.0).
 
         Raises:
-            LookupError: unknown task; TypeError: a task that is neither index nor id, a seed that is no int.
-            The episode stays as it was.
+            LookupError: unknown task; TypeError: a task that is neither index nor id, a seed that is no int,
+            options that are no mapping; ValueError: a seed below 0. In all these cases, and where `observe`
+            raises, the episode and the random state stay as they were.
         """
         options = {} if options is None else options
+        if not isinstance(options, Mapping):
+            raise TypeError(
+                f'reset() takes options={{"task": index or id}}, not {options!r} ({type(options).__name__}).'
+            )
         unknown = [key for key in options if key != "task"]
         if unknown:
             warnings.warn(
@@ -254,17 +268,20 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
                 stacklevel=2,
             )
         task = self.tasks.find(options["task"]) if "task" in options else None
-        if seed is not None:
-            self.np_random, _ = seeding.np_random(operator.index(seed))
-        elif self.np_random is None:
-            self.np_random, _ = seeding.np_random()
-        # Drawn even where the task is given, so that what follows in the random stream does not depend on it.
-        drawn = int(self.np_random.integers(len(self.tasks)))
-        self.task = self.tasks[drawn] if task is None else task
-        self.turn = 0
-        self.history = ()
-        self.agents = list(self.possible_agents)
-        self._observations = self._observed()
+        if seed is not None and operator.index(seed) < 0:
+            raise ValueError(f"A seed is an integer of at least 0, not {seed!r}.")
+        with self._undone_on_error():
+            if seed is not None:
+                self.np_random, _ = seeding.np_random(operator.index(seed))
+            elif self.np_random is None:
+                self.np_random, _ = seeding.np_random()
+            # Drawn even where the task is given, so that what follows in the random stream does not depend on it.
+            drawn = int(self.np_random.integers(len(self.tasks)))
+            self.task = self.tasks[drawn] if task is None else task
+            self.turn = 0
+            self.history = ()
+            self.agents = list(self.possible_agents)
+            self._observations = self._observed()
         terms = dict.fromkeys(self.term_names, 0.0)
         individual = dict.fromkeys(self.agents, 0.0) if self.individual_rewards else None
         metrics = dict.fromkeys(self.metric_names, 0.0)
@@ -287,10 +304,16 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
         Raises:
             RuntimeError: before `reset` or after the end of the episode.
             TypeError: `actions` is no mapping or a text is no `str`; ValueError: a missing or unknown agent.
-            In all these cases, and where `judge` or `reward_fn` raises, the episode is as it was.
+            In all these cases, and where `judge`, `reward_fn` or `observe` raises, the episode and the random
+            state are as they were.
         """
-        responses = self._checked(actions)
-        outcome = self.judge(responses)
+        with self._undone_on_error():
+            return self._stepped(self._checked(actions))
+
+    def _stepped(
+        self, responses: dict[str, str]
+    ) -> tuple[dict[str, str], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        outcome = self.judge(dict(responses))  # its own copy: the history keeps what the agents wrote
         terms = self._terms(outcome, responses)
         score = math.fsum(terms.values())
         individual = self._individual(outcome)
@@ -359,6 +382,22 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
         return twin
 
     # ------------------------------------------------------------------------------- inside
+
+    @contextlib.contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """Puts the episode and the random state back where the body raises."""
+        before = {name: value for name, value in vars(self).items() if name in self._EPISODE}
+        generator = self.np_random
+        state = None if generator is None else generator.bit_generator.state
+        try:
+            yield
+        except BaseException:
+            if "task" not in before:
+                self.__dict__.pop("task", None)
+            self.__dict__.update(before)
+            if generator is not None:
+                generator.bit_generator.state = state
+            raise
 
     def _observed(self) -> dict[str, str]:
         acting = self.acting

@@ -42,6 +42,9 @@ A *stage* is a step of the wrapper; the last stage of a turn steps the environme
   training do not ask them: no tokens are spent, nothing is learned from silence. Agents that the environment inside
   lets wait (`Relay`) wait in the protocol as well: nothing goes round its turns.
 * **Ends.** Terminations, truncations and agents that leave are those of the environment inside.
+* **Refusals.** An environment may say why a protocol would void it (`TextEnv.refused_protocols`: the game Relay refuses
+  `pipeline` and `discussion`, in which messages pass uncut), or what to think of first (`protocol_warnings`). An
+  environment that has a protocol already is refused: the inner one's stages would go unanswered.
 * Everything else (`tasks`, `max_score`, `term_names`, ...) is the environment's. Copies and pickles made between two
   stages continue like the original; a step that raises leaves the episode as it was.
 
@@ -57,6 +60,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
@@ -90,6 +94,7 @@ class _Wrapper(BaseParallelWrapper):
 
     def __init__(self, env: ParallelEnv, agents: Sequence[str]) -> None:
         super().__init__(env)
+        self._accept(env)
         for agent in env.possible_agents:
             for space in (env.observation_space(agent), env.action_space(agent)):
                 if not isinstance(space, (UnicodeText, Text)):
@@ -101,6 +106,21 @@ class _Wrapper(BaseParallelWrapper):
         self.observation_spaces = {agent: UnicodeText() for agent in agents}
         self.action_spaces = {agent: UnicodeText() for agent in agents}
         self.state_space = UnicodeText()
+
+    def _accept(self, env: ParallelEnv) -> None:
+        inner = env
+        while isinstance(inner, BaseParallelWrapper):
+            if isinstance(inner, _Wrapper):
+                raise ValueError(
+                    f"{type(self).__name__} takes an environment without a protocol, but {env} has the protocol "
+                    f"{inner.protocol!r} already, whose stages would go unanswered: wrap {inner.env} itself."
+                )
+            inner = inner.env
+        # Environments of others have neither attribute.
+        if reason := getattr(env, "refused_protocols", {}).get(self.protocol):
+            raise ValueError(f"{env} cannot be played under the protocol {self.protocol!r}: {reason}")
+        if hint := getattr(env, "protocol_warnings", {}).get(self.protocol):
+            warnings.warn(f"{env} under the protocol {self.protocol!r}: {hint}", stacklevel=4)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -276,7 +296,8 @@ class Pipeline(_Staged):
         order: all of its agents, first to last; default: `env.possible_agents`.
 
     Raises:
-        TypeError: an environment that is not of texts. ValueError: `order` lacks an agent or names a wrong one.
+        TypeError: an environment that is not of texts. ValueError: `order` lacks an agent or names a wrong one, or the
+            environment refuses the protocol or has one already.
     """
 
     protocol = "pipeline"
@@ -317,7 +338,8 @@ class Discussion(_Staged):
         answer_request: what asks for the final answer.
 
     Raises:
-        TypeError: an environment that is not of texts. ValueError: `rounds` is no positive integer.
+        TypeError: an environment that is not of texts. ValueError: `rounds` is no positive integer, or the environment
+            refuses the protocol or has one already.
     """
 
     protocol = "discussion"
@@ -367,12 +389,17 @@ class Single(_Wrapper):
     dropped. With a single role the text is handed on unchanged. A role that the environment inside lets wait (`Relay`)
     keeps its place, reads nothing, and its part is ignored.
 
+    On a coding environment this is one agent that writes helper and main function (up to 4 points), and says so in a
+    warning. One that writes the main function alone is `main_only=True` of the environment, without a protocol (up to
+    2.1, version 1: 2.15).
+
     Args:
         env: an environment of texts.
         delimiter: what stands between two parts; not empty.
 
     Raises:
-        TypeError: an environment that is not of texts. ValueError: an empty delimiter.
+        TypeError: an environment that is not of texts. ValueError: an empty delimiter, or the environment refuses the
+            protocol or has one already.
     """
 
     protocol = "single"
@@ -455,7 +482,8 @@ def wrap(
         protocol: its name, or a mapping with its `name` and its other arguments.
 
     Raises:
-        ValueError: no such protocol, or arguments that make no sense. TypeError: arguments that it does not have.
+        ValueError: no such protocol, arguments that make no sense, or an environment that refuses the protocol or has
+            one already. TypeError: arguments that it does not have.
 
     Example:
         >>> import pettingzoo

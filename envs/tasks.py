@@ -15,6 +15,7 @@ a `split` column that column decides. `"all"` is the whole file. Tasks keep thei
 
 from __future__ import annotations
 
+import contextlib
 import json
 import operator
 import os
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _SPLIT = re.compile(r"([^\[\]]+)(?:\[(-?\d*):(-?\d*)\])?")
 _TEST_EVERY = 5
+_HUB_SECONDS = 5  # to wait for the Hub's first answer
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,12 @@ def load_tasks(
     name, part = parse_split(split)
     if source == "hub" and hub is not None:
         label = hub
-        tasks = _checked(_hub_rows(hub, hub_config, hub_splits.get(name, name), part), columns, id_column)
+        otherwise = (
+            ('source="bundled", or ' if bundled is not None else "")
+            + f"source= the path of a JSONL file, a JSON array or a folder of <split>.jsonl; each row is {_schema(columns)}"
+        )
+        rows = _hub_rows(hub, hub_config, hub_splits.get(name, name), part, otherwise)
+        tasks = _checked(rows, columns, id_column)
     elif source == "bundled" and bundled is not None:
         label = "bundled"
         tasks = _checked(_folder_rows(bundled, name), columns, id_column)[part]
@@ -243,10 +250,7 @@ class _Row:
     value: Any
 
     def task(self, columns: Mapping[str, type | UnionType], id_column: str) -> Task:
-        expected = "a JSON object with " + ", ".join(
-            f"{name!r} ({kind.__name__ if isinstance(kind, type) else kind})"
-            for name, kind in columns.items()
-        )
+        expected = _schema(columns)
         if not isinstance(self.value, dict):
             raise ValueError(f"{self.where}: found a {type(self.value).__name__}; expected {expected}.")
         for name, kind in columns.items():
@@ -264,6 +268,12 @@ class _Row:
                 f"{self.where}: column {id_column!r} must be a text or an integer, not {task_id!r}."
             )
         return Task(str(task_id), self.value)
+
+
+def _schema(columns: Mapping[str, type | UnionType]) -> str:
+    return "a JSON object with " + ", ".join(
+        f"{name!r} ({kind.__name__ if isinstance(kind, type) else kind})" for name, kind in columns.items()
+    )
 
 
 def _checked(rows: Sequence[_Row], columns: Mapping[str, type | UnionType], id_column: str) -> list[Task]:
@@ -373,20 +383,40 @@ def _json_array(file: Path | Traversable, text: str) -> Iterator[tuple[int, Any]
         yield line, value
 
 
-def _hub_rows(hub: str, config: str | None, split: str, part: slice) -> list[_Row]:
+def _hub_rows(hub: str, config: str | None, split: str, part: slice, otherwise: str) -> list[_Row]:
     try:
         import datasets
     except ImportError as error:
         raise ImportError('source="hub" needs the package `datasets`: pip install textmarl[data]') from error
     try:
-        table = datasets.load_dataset(hub, config, split=split)
+        with _offline_where_the_hub_is_away():
+            table = datasets.load_dataset(hub, config, split=split)
     except Exception as error:  # `datasets` lets through whatever its file systems and HTTP clients raise
         if isinstance(error, ValueError) and "Unknown split" in str(error):
             raise LookupError(f"{hub} has no split {split!r}. {error}") from error
         raise ConnectionError(
-            f"The data set {hub!r} could not be loaded ({type(error).__name__}: {error}). Without a network, "
-            'use source="bundled" where the environment has it, or the path of a local JSONL file.'
+            f"The data set {hub!r} could not be loaded ({type(error).__name__}: {error}). Without a network use {otherwise}."
         ) from error
     indices = range(len(table))[part]
     rows = table.select(indices)
     return [_Row(f"{hub}, row {i}", f"{split}/{i}", row) for i, row in zip(indices, rows, strict=True)]
+
+
+@contextlib.contextmanager
+def _offline_where_the_hub_is_away() -> Iterator[None]:
+    """Lets `datasets` look at its cache alone where the Hub does not answer: it would retry for half a minute first."""
+    import datasets
+
+    if datasets.config.HF_HUB_OFFLINE:
+        yield
+        return
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(datasets.config.HF_ENDPOINT, timeout=_HUB_SECONDS)
+    except Exception:  # of whichever HTTP client it has
+        datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -135,6 +136,67 @@ for name in {names!r}:
 print("imported", len({names!r}))
 """
     assert run_python(code) == f"imported {len(names)}"
+
+
+def base_install() -> set[str]:
+    """The distributions that `pip install textmarl` brings, without an extra: its dependencies and theirs."""
+    wanted = [Requirement(line) for line in read_toml("pyproject.toml")["project"]["dependencies"]]
+    found: set[str] = set()
+    while wanted:
+        requirement = wanted.pop()
+        if normalise(requirement.name) in found:
+            continue
+        found.add(normalise(requirement.name))
+        for line in importlib.metadata.requires(requirement.name) or ():
+            needed = Requirement(line)
+            extras = ("", *requirement.extras)
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                wanted.append(needed)
+    return found
+
+
+def test_every_bundled_environment_is_played_and_evaluated_with_the_base_install_alone() -> None:
+    base = base_install()
+    outside = sorted(
+        name
+        for name, owners in importlib.metadata.packages_distributions().items()
+        if name != "textmarl" and not base & set(map(normalise, owners))
+    )
+    assert {"torch", "datasets"} <= set(outside) and not {"numpy", "pettingzoo"} & set(outside)
+    code = f"""
+import importlib.abc, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {set(outside)!r}:
+            raise ModuleNotFoundError("not in the base install: " + name, name=name)
+
+sys.meta_path.insert(0, Blocked())
+import pettingzoo
+from pettingzoo.env_registry.registration import parallel_registry
+import textmarl.envs
+from textmarl.agents import ScriptedAgent, evaluate
+
+played, named = [], []
+for env_id in parallel_registry:
+    if not env_id.startswith("textmarl/"):
+        continue
+    try:
+        env = pettingzoo.make("parallel", env_id)
+    except ImportError as error:
+        assert "pip install textmarl[data]" in str(error), error
+        named.append(env_id.split("/")[1].split("-")[0])
+        continue
+    agents = {{agent: ScriptedAgent("def f(): return 1") for agent in env.possible_agents}}
+    result = evaluate(env, agents, tasks=2)
+    assert result.episodes and not result.failures
+    env.close()
+    played.append(env_id.split("/")[1])
+print(sorted(set(named)), *sorted(played))
+"""
+    extra, played = run_python(code).rsplit("] ", 1)
+    assert extra == "['CoopHumanEval', 'HumanEval', 'MBPP'"
+    assert {"TLDR-v1", "ArXiv-v0", "Compose-v1", "Relay-v0"} <= set(played.split())
 
 
 @pytest.mark.parametrize("room", ROOMS)

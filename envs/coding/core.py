@@ -152,6 +152,12 @@ class CodingEnv(TextEnv):
         if main_only:
             self.possible_agents, self.helpers = self.possible_agents[-1:], {}
             self.max_score = self.main_only_max_score
+        else:
+            self.protocol_warnings = {
+                "single": f"one agent writes all {len(self.possible_agents)} functions, for up to {self.max_score:g} "
+                "points. The single agent of the literature, which writes the main function alone, is main_only=True "
+                f"without a protocol, for up to {self.main_only_max_score:g}."
+            }
         self.full_score = (
             self.max_score
         )  # that of the environment's own reward, whatever `max_score` reports divide by

@@ -41,7 +41,9 @@ pettingzoo.make("parallel", "textmarl/HumanEval-v0", split="train", max_turns=2,
 observation has their text, arguments or outcome. (HumanEval/32, 34, 38 and 50 have one test each, a loop or an assert:
 with 0 it is hidden, too.)
 
-`main_only`: the helper is left out; `main` writes the function alone. Default False.
+`main_only`: the helper is left out; `main` writes the function alone, for at most 2.1 points. This is the single agent
+that the papers compare with. The protocol `single` (`textmarl.envs.protocols`, and every `gymnasium.make`) is another one:
+one agent writes both functions, divided by a delimiter, for at most 4 points; it warns of the difference. Default False.
 
 `reward`: `"team"` pays every agent the score; `"individual"` pays each agent what its text is worth alone.
 
@@ -74,6 +76,10 @@ environment share it.
 | `"expert"` | what `expert(review)` proposes to the agent: it gets a `textmarl.envs.coding.feedback.Review` (prompt, texts, findings of `"level"`; no hidden test) once a turn, and returns agent -> text |
 
 Counts are of all tests. No agent sees another's text. After the last turn the observations are empty.
+
+The same seed and texts give the same rewards and observations in every process, but where a program itself asks for what
+is never the same: clocks, process numbers, the system's entropy (`os.urandom`, `uuid.uuid4`) or `id()`. `random` and
+`hash()` are the same, and memory addresses that feedback quotes ("<object object at 0x...>") are left out.
 
 ### Actions
 

@@ -49,9 +49,10 @@ word or its number. From turn 2 on: what every player chose (the word, never its
 
 ### Actions
 
-The first word of the text that is an action's name or its one-character alias counts (`1`, `2`, ... for the
-first, second, ... word of the list; after `9` come letters). Case and what surrounds it do not matter, and
-naming several actions is playing the first of them. Any `str` is accepted.
+The first word of the text that is an action's name counts; only where there is none, the first one-character
+alias (`1`, `2`, ... for the first, second, ... word of the list; after `9` come letters). Case and what
+surrounds it do not matter, the number in a player's name (`player_1`) is no alias, and naming several actions is
+playing the first of them. Any `str` is accepted.
 
 ### Rewards
 

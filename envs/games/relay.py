@@ -34,6 +34,10 @@ at least 1. Default 8. One is enough for the alias, five are for the word.
 
 `task_seed`: draws the tasks. Default 0.
 
+The protocols `pipeline` and `discussion` (`textmarl.envs.protocols`) are refused: they show whole messages, and to
+everybody, so nothing would be left of `capacity` and the chain. Under `single` one agent reads the secret and names
+it, which tells nothing but whether it can copy a word.
+
 `max_turns`: `n_agents`, the only number there is (`max_cycles` of `make` means the same).
 
 `reward_fn`, `reward_shift`, `max_score`, `render_mode`: as for every text environment; `task.data` has the
@@ -65,9 +69,10 @@ give the secrets away.
 ### Actions
 
 A message is any text; with `dense=False` a team may use any code. The answer, and with `dense=True` every
-message, cut to its capacity, is read thus: the first word that is one of the words or its one-character alias
-counts (`1`, `2`, ... for the first, second, ... word of the list; after `9` come letters). Case and what
-surrounds it do not matter, and naming several words is naming the first of them.
+message, cut to its capacity, is read thus: the first word that is one of the words counts; only where there is
+none, the first one-character alias (`1`, `2`, ... for the first, second, ... word of the list; after `9` come
+letters). Case and what surrounds it do not matter, the number in a player's name (`player_1`) is no alias, and
+naming several words is naming the first of them.
 
 ### Rewards
 
@@ -157,6 +162,11 @@ class Relay(WordGame):
 
     metadata = {"name": "Relay-v0", "render_modes": ["ansi"], "is_parallelizable": True}
     term_names = ("passed", "answer", "illegal")
+    refused_protocols = dict.fromkeys(
+        ("pipeline", "discussion"),
+        "messages would reach all players, uncut by `capacity`, and the secret with them. The environment itself passes "
+        "them on from player to player; leave the protocol out.",
+    )
 
     def __init__(
         self,

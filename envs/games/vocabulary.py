@@ -1,14 +1,18 @@
 """What the games are played with: action words, their one-character aliases, how a text is read, task splits.
 
 **How a text is read.** A text is cut into words: runs of letters or runs of digits; everything else, the
-underscore too, separates. Case does not matter. The first word that is an action's name or its alias is the
-action; the rest of the text is ignored. A text without such a word plays no action.
+underscore too, separates. Case does not matter. The first word that is an action's name is the action; the rest
+of the text is ignored. Only where no action's name occurs does an alias count, the first one, and the number of a
+player (`player_1`, "player 1") is none: to begin with one's own name, or with "1.", plays nothing by itself. A text
+without such a word plays no action.
 
     >>> names = ["maple", "cedar", "birch"]
     >>> [read_action(text, names) for text in ("cedar", "2", "I choose **Cedar**, not maple.", "option2!")]
     [1, 1, 1, 1]
-    >>> [read_action(text, names) for text in ("", "cedars", "12", "oak")]
-    [None, None, None, None]
+    >>> [read_action(text, names) for text in ("player_1: cedar", "1. cedar", "player_1: 2")]
+    [1, 1, 1]
+    >>> [read_action(text, names) for text in ("", "cedars", "12", "oak", "player_1")]
+    [None, None, None, None, None]
     >>> read_action("maple cedar birch", names)  # all at once is the first one, no more
     0
 """
@@ -48,6 +52,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {"train": tuple(_TRAIN.split()), "test": 
 """The action words of each split; no word is in both."""
 
 _WORD = re.compile(r"[^\W\d_]+|\d+")
+_PLAYER = re.compile(r"(?<![^\W\d_])player[ _-]?\d+", re.IGNORECASE)
 
 
 def read_action(text: str, names: Sequence[str]) -> int | None:
@@ -58,12 +63,13 @@ def read_action(text: str, names: Sequence[str]) -> int | None:
         names: lower-case action names in the order in which the agent reads them; the alias of the i-th is
             `ALIASES[i]`.
     """
-    positions = {name: position for position, name in enumerate(names)}
-    positions |= {alias: position for position, alias in enumerate(ALIASES[: len(names)])}
-    for word in _WORD.finditer(text):
-        position = positions.get(word.group().casefold())
-        if position is not None:
-            return position
+    aliases = ALIASES[: len(names)]
+    for actions, read in ((names, text), (aliases, _PLAYER.sub(" ", text))):
+        positions = {action: position for position, action in enumerate(actions)}
+        for word in _WORD.finditer(read):
+            position = positions.get(word.group().casefold())
+            if position is not None:
+                return position
     return None
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from textmarl.envs.sandbox import candidate, frames, wire
 from textmarl.envs.sandbox.recording import MAX_CALLS, MAX_RECORD, is_call, size_of
+from textmarl.envs.sandbox.standins import without_addresses
 
 MAX_EXCEPTION = 2_000
 """Characters of an exception's text that a verdict holds."""
@@ -95,7 +96,7 @@ class Judge:
             name = type(error).__name__
             if error is self.link.raised:
                 return self.link.raised_text
-            message = str(error)
+            message = without_addresses(str(error))
         except BaseException:
             return "an exception without text"
         return (f"{name}: {message}" if message else name)[:MAX_EXCEPTION]
@@ -262,7 +263,14 @@ def _bring_up_to_date(argument: Any, new: Any) -> None:
         argument.update(new)
 
 
-_REPR = reprlib.Repr()
+class _Repr(reprlib.Repr):
+    """Shortens values; an address in a text is replaced before the text is cut."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(without_addresses(x), level)
+
+
+_REPR = _Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 100
 _REPR.maxlist = _REPR.maxtuple = _REPR.maxset = _REPR.maxfrozenset = _REPR.maxdict = 10
 

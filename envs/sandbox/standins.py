@@ -6,6 +6,7 @@ Standard library only: the contained processes import this module without the re
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,17 @@ MAX_NAME = 200
 """Characters kept of the name of a type."""
 MAX_MESSAGE = 2_000
 """Characters kept of the message of an exception."""
+
+_ADDRESS = re.compile(r"(?<=\bat )0x[0-9a-fA-F]{6,16}\b")
+
+
+def without_addresses(text: str) -> str:
+    """The text with "0x..." for every memory address, as Python writes it ("<function f at 0x7f3c2b1a4d60>").
+
+    Addresses differ from process to process; what agents read must not.
+    """
+    return _ADDRESS.sub("0x...", text)
+
 
 mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
 """`kind.__mro__`, read from the type itself: a metaclass can override what the expression answers."""
@@ -83,8 +95,8 @@ def describe_exception(error: BaseException) -> tuple[str, str]:
     """The name and the message under which an exception of untrusted code is sent; never raises.
 
     The name is that of the nearest ancestor among the builtin exceptions other than `Exception`, else that of the
-    class itself; at most `MAX_NAME` characters. The message is `str(error)`, at most `MAX_MESSAGE` characters; of a
-    KeyError it is the key where that is a text, because `str()` quotes it, and would do so again once it is rebuilt.
+    class itself; at most `MAX_NAME` characters. The message is `str(error)`, without memory addresses and of at most
+    `MAX_MESSAGE` characters; of a KeyError it is the key where that is a text, because `str()` quotes it, and would do so again once it is rebuilt.
     """
     kinds = mro_of(type(error))
     name = name_of(next((kind for kind in kinds if id(kind) in _ANCESTORS), kinds[0]))
@@ -93,6 +105,8 @@ def describe_exception(error: BaseException) -> tuple[str, str]:
         args = _args_of(error)
         if name == "KeyError" and len(args) == 1 and type(args[0]) is str and message == repr(args[0]):
             message = args[0]
+        # More than is kept, since an address may be cut at the end.
+        message = without_addresses(str.__getitem__(message, slice(8 * MAX_MESSAGE)))
     except BaseException:  # __str__ is the candidate's code: it may raise SystemExit as well
         message = "(the message cannot be read: __str__ raised)"
     # str.__getitem__, because both may be of a subclass of str.

@@ -91,12 +91,11 @@ def test_writing_rewards_are_those_that_the_environment_pays(env_id: str, load: 
 
 def test_writing_rewards_of_another_environment_are_refused(load: Load) -> None:
     pair = {"first": "a", "second": "b"}
-    with pytest.raises(
-        ValueError, match="no writing environment; there are textmarl/TLDR-v0, textmarl/TLDR-v1"
-    ):
-        load("writing_rewards").compute(
-            predictions=[pair], references=["a"], environment="textmarl/Chorus-v0"
-        )
+    for environment in ("textmarl/Chorus-v0", "textmarl/TLDR-v7", "textmarl/TLDR", "TLDR-v1"):
+        with pytest.raises(
+            ValueError, match=r"no writing environment; there are textmarl/ArXiv-v0, .*, textmarl/TLDR-v1$"
+        ):
+            load("writing_rewards").compute(predictions=[pair], references=["a"], environment=environment)
 
 
 SQUARE = {
@@ -119,6 +118,22 @@ def test_pass_rate_and_pass_at_k_of_programs(load: Load) -> None:
     assert got == pytest.approx(
         {"test_pass_rate": (0.375 + 1) / 2, "pass@1": (0.25 + 1) / 2, "pass@2": (0.5 + 1) / 2}
     )
+
+
+def test_k_may_be_one_number_and_must_be_at_least_one(load: Load) -> None:
+    got = load("test_pass_rate").compute(predictions=[[RIGHT, BROKEN]], references=[SQUARE], k=1)
+    assert got == {"test_pass_rate": 0.5, "pass@1": 0.5}
+    for k in (0, [0, 1], [1.5], "1", True, [None]):
+        with pytest.raises(ValueError, match="k must be one integer of at least 1, or several"):
+            load("test_pass_rate").compute(predictions=[[RIGHT]], references=[SQUARE], k=k)
+
+
+def test_a_fenced_program_passes_nothing_and_a_warning_says_why(load: Load) -> None:
+    fenced = f"Here it is:\n```python\n{RIGHT}\n```"
+    quoting = 'def square(x):\n    "As ```x * x``` says."\n    return x * x'
+    with pytest.warns(UserWarning, match="1 of the predictions hold a Markdown fence"):
+        got = load("test_pass_rate").compute(predictions=[[fenced, quoting]], references=[SQUARE], k=[1])
+    assert got["test_pass_rate"] == 0.5
 
 
 def test_rows_of_humaneval_are_references(load: Load) -> None:

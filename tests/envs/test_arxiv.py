@@ -293,7 +293,7 @@ def test_the_hub_gives_the_same_tasks_as_a_local_copy_of_it(
 
 def test_without_a_network_the_hub_says_what_to_do() -> None:
     pytest.importorskip("datasets", reason="the extra `data` is not installed")
-    with pytest.raises(ConnectionError, match=r'OpenMLRL/arXiv_abstract.*source="bundled".*local JSONL'):
+    with pytest.raises(ConnectionError, match=r'OpenMLRL/arXiv_abstract.*source="bundled".*JSONL file'):
         ArXiv(source="hub")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +33,8 @@ class Copycat(TextEnv):
         self.fault = fault
         self.seen: list[str] = []
         self.luck = random.random()
+        self.judged = 0
+        self.shared: dict[str, int] = {}
 
     def observe(self, agent: str) -> str:
         if self.fault == "unseeded":
@@ -46,6 +51,14 @@ class Copycat(TextEnv):
             raise UnicodeError("a NUL")
         if self.fault == "state":
             self.seen += responses.values()  # kept, so that a copy that shares it is changed with it
+        if self.fault == "counts":
+            self.judged += 1
+            return Outcome({"first": 0.0, "second": self.judged / 1e6})
+        if self.fault == "shared":
+            self.shared["judged"] = self.shared.get("judged", 0) + 1
+            return Outcome({"first": 0.0, "second": self.shared["judged"] / 1e6})
+        if self.fault == "hashes":
+            return Outcome({"first": 0.0, "second": hash(responses["one"]) % 1000 / 1000})
         if self.fault == "high":
             return Outcome({"first": 2.0, "second": 1.0})
         same = float(responses["one"] == responses["two"])
@@ -55,6 +68,8 @@ class Copycat(TextEnv):
         if self.fault == "lenient":
             actions = {agent: str(dict(actions).get(agent, "")) for agent in self.possible_agents}
         observations, rewards, terminations, truncations, infos = super().step(actions)
+        if self.fault == "rewrites":
+            self.history[-1].responses["one"] = "something else"  # type: ignore[index]
         if self.fault == "sum":
             infos["one"]["reward_terms"]["first"] += 0.5
         if self.fault == "alone":
@@ -67,12 +82,13 @@ class Copycat(TextEnv):
         twin = super().__deepcopy__(memo)
         if self.fault == "state":
             twin.seen = self.seen  # type: ignore[attr-defined]
+        twin.shared = self.shared  # type: ignore[attr-defined]
         return twin
 
 
 def test_an_environment_that_keeps_the_contract_passes() -> None:
-    check_env(Copycat)
-    check_env(partial(Copycat, max_turns=1))
+    check_env(Copycat, other_process=False)
+    check_env(partial(Copycat, max_turns=1), other_process=False)
 
 
 @pytest.mark.parametrize(
@@ -86,17 +102,42 @@ def test_an_environment_that_keeps_the_contract_passes() -> None:
         ("alone", "end together"),
         ("names", r"expected \('first', 'second'\)"),
         ("high", "exceeds max_score"),
+        ("counts", "a second episode with the same seed and the same texts should be the same"),
+        ("shared", "in a copy by copy.deepcopy should be the same"),
+        ("rewrites", "what the history holds and what the agents wrote should be the same"),
     ],
 )
 def test_a_broken_contract_is_named(fault: str, complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
-        check_env(partial(Copycat, fault))
+        check_env(partial(Copycat, fault), other_process=False)
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> type[TextEnv]:
+    """`Copycat` in a module that another interpreter finds."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return importlib.import_module(Path(__file__).stem).Copycat  # type: ignore[no-any-return]
+
+
+def test_what_depends_on_the_process_is_found_in_another_one(importable: type[TextEnv]) -> None:
+    check_env(partial(importable, max_turns=1))
+    with pytest.raises(AssertionError, match=r"what another process plays .* should be the same"):
+        check_env(partial(importable, "hashes"))
+
+
+def test_an_environment_that_another_process_cannot_rebuild_is_passed_with_a_warning(
+    importable: type[TextEnv], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(Path(__file__).parent)])
+    with pytest.warns(UserWarning, match="cannot be rebuilt in another process .*No module named") as caught:
+        check_env(importable)
+    assert caught[-1].filename == __file__
 
 
 @pytest.mark.parametrize("make", [TLDR, ArXiv])
 def test_the_writing_environments_keep_the_contract(make: Callable[..., TextEnv]) -> None:
-    check_env(partial(make, split="test", reward="individual", reward_shift=-1.0))
-    check_env(partial(make, reward_fn=constant, max_score=2.0))
+    check_env(partial(make, split="test", reward="individual", reward_shift=-1.0), other_process=False)
+    check_env(partial(make, reward_fn=constant, max_score=2.0), other_process=False)
 
 
 def constant(responses: dict[str, str], task: Any) -> float:

@@ -210,6 +210,9 @@ def test_wrong_actions_are_refused_and_leave_the_episode_as_it_was(
         ({"options": {"task": 99}}, LookupError),
         ({"options": {"task": None}}, TypeError),
         ({"seed": "one"}, TypeError),
+        ({"seed": -1}, ValueError),
+        ({"options": ["task"]}, TypeError),
+        ({"options": "task"}, TypeError),
     ],
 )
 def test_a_refused_reset_leaves_the_episode_as_it_was(
@@ -224,6 +227,55 @@ def test_a_refused_reset_leaves_the_episode_as_it_was(
         env.reset(**arguments)
     assert env.state() == untouched.state()
     assert run_on(env) == run_on(untouched)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda env: env.step(both("x")), lambda env: env.reset(), lambda env: env.reset(seed=5)]
+)
+def test_an_observation_that_raises_leaves_the_episode_and_the_random_state_as_they_were(
+    call: Callable[[TextEnv], Any],
+) -> None:
+    broken: list[Any] = []
+
+    class Broken(Guessing):
+        def observe(self, agent: str) -> str:
+            luck = self.np_random.integers(1000)
+            if broken and agent == "right":
+                raise OSError("the clue is away")
+            return f"{super().observe(agent)} {luck} {self.turn}"
+
+    env = Broken(max_turns=3)
+    broken.append(1)
+    with pytest.raises(OSError, match="away"):
+        env.reset(seed=1)
+    with pytest.raises(RuntimeError, match="no episode has begun"):
+        env.step(both("x"))
+    assert env.agents == [] and "no episode yet" in env.render() and not hasattr(env, "task")
+    broken.clear()
+    for agent in AGENTS:
+        env.action_space(agent).seed(0)
+    env.reset(seed=1, options={"task": "30"})
+    env.step(both("x"))
+    untouched = copy.deepcopy(env)
+    broken.append(1)
+    with pytest.raises(OSError, match="away"):
+        call(env)
+    broken.clear()
+    assert (env.state(), env.render(), env.turn) == (untouched.state(), untouched.render(), 1)
+    assert env.agents == AGENTS
+    assert run_on(env) == run_on(untouched)
+
+
+def test_a_judge_that_rewrites_the_texts_it_gets_does_not_change_the_history() -> None:
+    class Shouting(OneTurn):
+        def judge(self, responses: dict[str, str]) -> Outcome:
+            responses["left"] = responses["left"].upper()
+            return super().judge(responses)
+
+    env = Shouting()
+    env.reset(seed=0)
+    env.step({"left": "quiet", "right": "calm"})
+    assert env.history[0].responses == {"left": "quiet", "right": "calm"} and "quiet" in env.state()
 
 
 def test_a_reward_that_raises_leaves_the_episode_as_it_was() -> None:

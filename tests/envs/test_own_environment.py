@@ -27,7 +27,7 @@ def test_the_example_keeps_the_contract_and_pays_for_dividing_the_letters() -> N
     module = sys.modules["own_environment"] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        check_env(module.Letters)
+        check_env(module.Letters, other_process=False)
         env = pettingzoo.make("parallel", "examples/Letters-v0")
         env.reset(options={"task": 0})
         letters = env.task.data["text"]

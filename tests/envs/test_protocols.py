@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pettingzoo
 import pytest
 from pettingzoo import ParallelEnv
 from pettingzoo.test import parallel_api_test
+from pettingzoo.utils import BaseParallelWrapper
 
 import textmarl.envs  # noqa: F401  (registers the environments)
 from textmarl.envs import Outcome, TaskSet, TextEnv, UnicodeText
@@ -76,6 +78,40 @@ class Leaving(ParallelEnv):
 
 def everybody(text: str) -> dict[str, str]:
     return dict.fromkeys(AGENTS, text)
+
+
+# --------------------------------------------------------------------------------------------------------- refusals
+
+
+class Secretive(Words):
+    """Says which protocols it cannot have, and what to think of under another one."""
+
+    refused_protocols = {"pipeline": "nobody may read."}
+    protocol_warnings = {"single": "one agent does it all."}
+
+
+def test_an_environment_refuses_protocols_and_warns_of_others_with_its_reason() -> None:
+    with pytest.raises(
+        ValueError, match="Secretive cannot be played under the protocol 'pipeline': nobody may"
+    ):
+        Pipeline(Secretive())
+    with pytest.warns(
+        UserWarning, match="Secretive under the protocol 'single': one agent does it all"
+    ) as caught:
+        Single(Secretive())
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Discussion(Secretive())
+
+
+@pytest.mark.parametrize("outer", ["pipeline", "discussion", "single"])
+@pytest.mark.parametrize("inner", ["pipeline", "discussion", "single"])
+def test_an_environment_with_a_protocol_is_refused(inner: Any, outer: Any) -> None:
+    wrapped = wrap(Words(), inner)
+    for env in (wrapped, BaseParallelWrapper(wrapped)):
+        with pytest.raises(ValueError, match=f"has the protocol '{inner}' already.*wrap Words itself"):
+            wrap(env, outer)
 
 
 # --------------------------------------------------------------------------------------------------------- pipeline
@@ -290,7 +326,7 @@ def test_a_judge_that_fails_leaves_what_was_said(protocol: Any, stages: int) -> 
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("name", ["TLDR-v0", "Relay-v0"])
+@pytest.mark.parametrize("name", ["TLDR-v0", "Penalty-v0"])
 def test_pettingzoos_test_passes_around_environments_of_the_package(name: str, protocol: Any) -> None:
     env = wrap(pettingzoo.make("parallel", f"textmarl/{name}"), protocol)
     with pytest.warns(UserWarning):  # about spaces that are neither Box nor Discrete

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from textmarl.envs import Outcome, TaskSet, TextEnv, check_env
+from textmarl.envs.protocols import wrap
 
 AGENTS = ["left", "right"]
 
@@ -55,3 +56,17 @@ def test_all_agents_act_where_nothing_else_is_said() -> None:
     assert env.acting == []
     env.reset(seed=0)
     assert env.acting == env.agents == AGENTS
+
+
+@pytest.mark.parametrize("protocol", ["pipeline", "discussion"])
+def test_a_protocol_lets_wait_who_waits_inside(protocol: str) -> None:
+    env = wrap(Alternating(max_turns=2), protocol)
+    env.reset(options={"task": "task/0"})
+    asked, paid = [], 0.0
+    while env.agents:
+        asked += env.acting
+        _, rewards, *_ = env.step(dict.fromkeys(env.acting, "red"))
+        paid += rewards["left"]
+    stages = 2 if protocol == "discussion" else 1
+    assert asked == [agent for agent in AGENTS for _ in range(stages)]
+    assert paid == 1.0

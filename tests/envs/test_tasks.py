@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from textmarl.envs import Task, TaskSet, load_tasks
+from textmarl.envs import Task, TaskSet, TextEnv, load_tasks
+from textmarl.envs.coding.coop_humaneval import CoopHumanEval
+from textmarl.envs.coding.mbpp import MBPP
 from textmarl.envs.writing.tldr import TLDR
 
 COLUMNS = {"prompt": str}
@@ -321,8 +323,53 @@ def test_a_column_may_be_of_one_of_two_types(tmp_path: Path) -> None:
 
 
 def test_without_a_network_the_hub_says_what_to_do(hub: str) -> None:
-    with pytest.raises(ConnectionError, match=r'trl-lib/tldr.*source="bundled".*local JSONL'):
+    with pytest.raises(ConnectionError, match=r'trl-lib/tldr.*source="bundled", or.*\'prompt\' \(str\)'):
         TLDR(source="hub")
+
+
+@pytest.mark.parametrize(
+    "make, name, column",
+    [
+        (CoopHumanEval, "OpenMLRL/CoopHumanEval", r"'entry_point' \(str\)"),
+        (MBPP, "google-research-datasets/mbpp", r"'test_list' \(list\)"),
+    ],
+)
+def test_without_a_network_no_source_is_proposed_that_an_environment_lacks(
+    hub: str, make: Callable[[], TextEnv], name: str, column: str
+) -> None:
+    with pytest.raises(
+        ConnectionError, match=f"{name}.*source= the path of a JSONL file.*{column}"
+    ) as caught:
+        make()
+    assert "bundled" not in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_and_then_the_cache(
+    hub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets` would ask again and again, for half a minute."""
+    import datasets
+    import huggingface_hub
+
+    class Session:
+        asked: list[str] = []
+
+        def head(self, url: str, timeout: float) -> None:
+            self.asked.append(url)
+            raise OSError("no route to host")
+
+    seen = []
+
+    def load_dataset(*args: Any, **options: Any) -> None:
+        seen.append(datasets.config.HF_HUB_OFFLINE)
+        raise FileNotFoundError("not in the cache")
+
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", Session)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(ConnectionError, match="not in the cache"):
+        TLDR(source="hub")
+    assert (seen, datasets.config.HF_HUB_OFFLINE, len(Session.asked)) == ([True], False, 1)
 
 
 def test_without_the_extra_the_hub_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

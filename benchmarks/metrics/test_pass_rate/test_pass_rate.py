@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 
 import datasets
@@ -23,10 +24,11 @@ DESCRIPTION = (
 )
 INPUTS = """
 Args:
-    predictions: of each task a list of programs, each whole (with the prompt's imports, where it needs them).
+    predictions: of each task a list of programs, each whole (with the prompt's imports, where it needs them) and nothing but
+        code: one in a Markdown fence is no program and passes nothing, of which a warning tells.
     references: of each task the columns `prompt`, `test` and `entry_point` of HumanEval. `test` defines `check(candidate)`,
         or is a list of statements such as "assert add(1, 2) == 3", one a line; `prompt` may be empty.
-    k: those of pass@k; one that is larger than the smallest number of programs of a task is left out.
+    k: those of pass@k, at least 1 each, or one number; one that is larger than the smallest number of programs of a task is left out.
     seconds: CPU time of one test.
 Returns:
     test_pass_rate: the mean over the tasks of the mean share of passed tests of their programs, 0 to 1.
@@ -57,11 +59,19 @@ class TestPassRate(evaluate.Metric):
         self,
         predictions: Sequence[Sequence[str]],
         references: Sequence[Mapping[str, str]],
-        k: Sequence[int] = (1, 10, 100),
+        k: int | Sequence[int] = (1, 10, 100),
         seconds: float = 10.0,
     ) -> dict[str, float]:
         if not all(predictions):
             raise ValueError("a task has an empty list of programs; give at least one (an empty text fails)")
+        sizes = _sizes(k)
+        fenced = sum(_is_fenced(program) for programs in predictions for program in programs)
+        if fenced:
+            warnings.warn(
+                f"{fenced} of the predictions hold a Markdown fence and are no Python, so they pass no test: give the code "
+                "alone (textmarl.envs.coding.assembly.extract finds it in a text)",
+                stacklevel=2,
+            )
         suites = [_suite(reference, f"task {number}") for number, reference in enumerate(references)]
         jobs = [
             (program, suite)
@@ -78,10 +88,30 @@ class TestPassRate(evaluate.Metric):
         fewest = min(samples for samples, _ in counts)
         at_k = {
             f"pass@{size}": float(np.mean([pass_at_k(samples, solved, size) for samples, solved in counts]))
-            for size in k
+            for size in sizes
             if size <= fewest
         }
         return {"test_pass_rate": float(np.mean(rates)), **at_k}
+
+
+def _sizes(k: int | Sequence[int]) -> list[int]:
+    sizes = list(k) if isinstance(k, Sequence) else [k]
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"k must be one integer of at least 1, or several, as [1, 10], not {k!r}")
+    return sizes
+
+
+def _is_fenced(program: str) -> bool:
+    if "```" not in program:
+        return False
+    try:
+        with warnings.catch_warnings():  # an invalid escape
+            warnings.simplefilter("ignore")
+            ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return True
+    return False  # in a docstring, say
 
 
 def _suite(reference: Mapping[str, str], task: str) -> Suite:

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import evaluate
 import pettingzoo
+from pettingzoo.env_registry.registration import parallel_registry
 
 import textmarl.envs  # noqa: F401  (registers the environments)
 from textmarl.envs import TaskSet
@@ -49,9 +50,11 @@ class WritingRewards(evaluate.Metric):
         environment: str = "textmarl/TLDR-v1",
     ) -> dict[str, float]:
         name = environment.rpartition("-v")[0]
-        if name not in COLUMNS:
-            versions = ", ".join(f"{known}-v0, {known}-v1" for known in COLUMNS)
-            raise ValueError(f"environment={environment!r} is no writing environment; there are {versions}")
+        there = sorted(known for known in parallel_registry if known.rpartition("-v")[0] in COLUMNS)
+        if environment not in there:
+            raise ValueError(
+                f"environment={environment!r} is no writing environment; there are {', '.join(there)}"
+            )
         env = pettingzoo.make("parallel", environment).unwrapped
         env.tasks = TaskSet.of({COLUMNS[name]: source} for source in references)
         infos = [_scored(env, number, pair) for number, pair in enumerate(predictions)]

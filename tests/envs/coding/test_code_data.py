@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pettingzoo
@@ -195,6 +196,8 @@ def test_without_its_package_humaneval_names_the_extra(monkeypatch: pytest.Monke
 
 class Hub:
     """Stands in for the package `datasets`: what was asked of it, and rows to answer with."""
+
+    config = SimpleNamespace(HF_HUB_OFFLINE=True)
 
     def __init__(self, rows: dict[str, list[dict[str, Any]]]) -> None:
         self.rows = rows

