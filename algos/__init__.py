@@ -4,11 +4,14 @@
 module                  algorithm
 ======================= =========================================================================
 ``magrpo``              MAGRPO (arXiv 2508.04652), with REINFORCE and RLOO as its baselines
+``igrpo``               independent GRPO: partners resampled, fixed, frozen, or individual rewards
 ======================= =========================================================================
 """
 
 from textmarl.algos.algorithm import Algorithm, Batch, Group, Sample, resolve, returns
 from textmarl.algos.config import TrainerConfig, validate_run
+from textmarl.algos.group_relative import GroupRelative
+from textmarl.algos.igrpo import IGRPO
 from textmarl.algos.magrpo import MAGRPO
 from textmarl.algos.observer import Observer
 from textmarl.algos.records import RunDirectory
@@ -16,10 +19,12 @@ from textmarl.algos.rollout import Node, Rollout
 from textmarl.algos.trainer import Trainer
 
 __all__ = [
+    "IGRPO",
     "MAGRPO",
     "Algorithm",
     "Batch",
     "Group",
+    "GroupRelative",
     "Node",
     "Observer",
     "Rollout",

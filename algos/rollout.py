@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,22 @@ from textmarl.envs.vector import acting, step_all
 
 JointMode = Literal["aligned", "cross"]
 Branching = Literal["tree", "chain"]
+
+
+class Sampler(Protocol):
+    """Whoever answers as :meth:`Policy.generate` does: a policy, or what an agent's policy once was."""
+
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling,
+        generator: torch.Generator,
+        n: int = ...,
+        batch_size: int = ...,
+        on_tokens: Callable[[int], None] | None = ...,
+    ) -> list[list[Response]]:
+        """Sample ``n`` responses to each conversation."""
+        ...
 
 
 @dataclass
@@ -55,6 +71,8 @@ class Node:
     continuations: list[tuple[Node, int | None] | None] = field(default_factory=list)
     """For each joint action the node that follows it and its place there (None: it leads to all of that node's joint
     actions, as in a tree); None where the episode ended."""
+    learner: str | None = None
+    """The one agent whose responses are compared here, where the others only make up its environment; None: all."""
 
     def children(self) -> list[Node]:
         """Return the distinct nodes that follow this one."""
@@ -153,6 +171,69 @@ class Rollout:
                     for env in node.envs
                     for response in (next(answers) if agent in acting(env) else [Response("")] * group_size)
                 ]
+        self.cost.generated_tokens += done
+        self.cost.generation_seconds += time.perf_counter() - started
+
+    def sample_each(
+        self,
+        nodes: Sequence[Node],
+        counts: Sequence[Mapping[str, int]],
+        policies: Sequence[Mapping[str, Sampler]] | None = None,
+    ) -> None:
+        """Let agents answer the histories of each node, every agent as often as is said for it there.
+
+        Args:
+            nodes: Where to sample. An agent that waits has an empty response, without tokens.
+            counts: For each node, agent -> how many responses to each of the node's histories; 0 leaves the agent's
+                responses at the node as they are.
+            policies: For each node, agent -> who answers; default: the team's own.
+        """
+        started, done = time.perf_counter(), 0
+        players = policies if policies is not None else [self.policies] * len(nodes)
+
+        def histories(node: Node, agent: str) -> list[Conversation | None]:
+            pairs = zip(node.envs, node.conversations, strict=True)
+            return [own[agent] if agent in acting(env) else None for env, own in pairs]
+
+        asked: dict[tuple[str, int], list[Conversation]] = {}
+        samplers: dict[tuple[str, int], Sampler] = {}
+        for node, count, player in zip(nodes, counts, players, strict=True):
+            for agent in self.agents:
+                key = (agent, id(player[agent]))
+                samplers[key] = player[agent]
+                for conversation in histories(node, agent):
+                    if conversation is not None:
+                        asked.setdefault(key, []).extend([conversation] * count[agent])
+        total = sum(map(len, asked.values())) * self.sampling.max_new_tokens
+
+        def on_tokens(count: int) -> None:
+            nonlocal done
+            done += count
+            self.on_progress("generation", done, total)
+
+        answers = {
+            key: iter(
+                samplers[key].generate(
+                    conversations,
+                    self.sampling,
+                    self.generators[key[0]],
+                    1,
+                    self.batch_size,
+                    on_tokens,
+                )
+            )
+            for key, conversations in asked.items()
+            if conversations
+        }
+        for node, count, player in zip(nodes, counts, players, strict=True):
+            for agent in self.agents:
+                if count[agent]:
+                    own = answers.get((agent, id(player[agent])), iter(()))
+                    node.responses[agent] = [
+                        Response("") if conversation is None else next(own)[0]
+                        for conversation in histories(node, agent)
+                        for _ in range(count[agent])
+                    ]
         self.cost.generated_tokens += done
         self.cost.generation_seconds += time.perf_counter() - started
 
@@ -256,6 +337,7 @@ def follow(
         for j, env, conversations in alive:
             weight = node.joint_weight  # finished branches keep their share
             child = Node(node.task_id, node.turn + 1, weight, weight, [env], [conversations])
+            child.learner = node.learner
             node.continuations[j] = (child, None)
             children.append(child)
         return children
@@ -263,6 +345,7 @@ def follow(
         return []
     envs, histories = [env for _, env, _ in alive], [conversations for _, _, conversations in alive]
     child = Node(node.task_id, node.turn + 1, node.weight, node.joint_weight, envs, histories)
+    child.learner = node.learner
     for position, (j, _, _) in enumerate(alive):
         node.continuations[j] = (child, position)
     return [child]
