@@ -4,11 +4,13 @@
 module                  algorithm
 ======================= =========================================================================
 ``magrpo``              MAGRPO (arXiv 2508.04652), with REINFORCE and RLOO as its baselines
+``c3``                  contextual counterfactual credit (arXiv 2603.06859)
 ``igrpo``               independent GRPO: partners resampled, fixed, frozen, or individual rewards
 ======================= =========================================================================
 """
 
 from textmarl.algos.algorithm import Algorithm, Batch, Group, Sample, resolve, returns
+from textmarl.algos.c3 import C3
 from textmarl.algos.config import TrainerConfig, validate_run
 from textmarl.algos.group_relative import GroupRelative
 from textmarl.algos.igrpo import IGRPO
@@ -19,6 +21,7 @@ from textmarl.algos.rollout import Node, Rollout
 from textmarl.algos.trainer import Trainer
 
 __all__ = [
+    "C3",
     "IGRPO",
     "MAGRPO",
     "Algorithm",

@@ -73,6 +73,8 @@ class Node:
     actions, as in a tree); None where the episode ended."""
     learner: str | None = None
     """The one agent whose responses are compared here, where the others only make up its environment; None: all."""
+    decisions: list[Node] = field(default_factory=list)
+    """Groups that branch off from this history beside what was played, a learner each (see ``textmarl.algos.c3``)."""
 
     def children(self) -> list[Node]:
         """Return the distinct nodes that follow this one."""

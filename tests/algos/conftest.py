@@ -149,24 +149,54 @@ class Exact:
 
     def explicit_gradient(self, policy: Policy, rows: Sequence[Row]) -> Gradient:
         """Gradient of - sum over rows of weight * A * log pi(y | h), one response at a time."""
+        model, trained = self.ordinary(policy)
+        for response, advantage, weight in rows:
+            (-weight * advantage * self.token_logprobs(model, response).sum()).backward()
+        return {name: parameter.grad for name, parameter in trained.items()}  # type: ignore[misc]
+
+    def explicit_clipped_gradients(
+        self, policy: Policy, rows: Sequence[Row], epochs: int, lr: float, clip: float
+    ) -> list[Gradient]:
+        """Gradients of - sum of weight * sum over tokens of min(ratio A, clip(ratio) A), epoch after epoch of descent."""
+        model, trained = self.ordinary(policy)
+        old = [self.token_logprobs(model, response).detach() for response, _, _ in rows]
+        gradients, clipped = list[Gradient](), list[bool]()
+        for _ in range(epochs):
+            model.zero_grad()
+            for (response, advantage, weight), before in zip(rows, old, strict=True):
+                for ratio in (self.token_logprobs(model, response) - before).exp():
+                    value = float(ratio.detach())
+                    bounded = min(max(value, 1 - clip), 1 + clip)
+                    clipped.append(bounded * advantage < value * advantage)
+                    if not clipped[-1]:  # a clipped ratio is a constant
+                        (-weight * advantage * ratio).backward(retain_graph=True)
+            gradients.append({name: p.grad.clone() for name, p in trained.items()})
+            with torch.no_grad():
+                for parameter in trained.values():
+                    parameter -= lr * parameter.grad
+        assert 0.02 < np.mean(clipped[len(clipped) // 2 :]) < 0.98, (
+            "some ratios must be clipped and some must not"
+        )
+        return gradients
+
+    @staticmethod
+    def ordinary(policy: Policy) -> tuple[Any, dict[str, Any]]:
+        """A copy of the policy's network that attends by the library's own code, and its trained parameters."""
         network = copy.deepcopy(policy.network)
         model = network.get_base_model() if isinstance(network, PeftModel) else network
         model.set_attn_implementation("sdpa")
         if isinstance(network, PeftModel):
             network.set_adapter(policy.name)
         own = dict(model.named_parameters())
-        trained = {name: own[name] for name in policy.parameters()}
-        for response, advantage, weight in rows:
-            (-weight * advantage * self.log_pi(model, response)).backward()
-        return {name: parameter.grad for name, parameter in trained.items()}  # type: ignore[misc]
+        return model, {name: own[name] for name in policy.parameters()}
 
     @staticmethod
-    def log_pi(model: Any, response: Response) -> Tensor:
-        """Sum of log pi(y_t | h, y_<t) from a full forward pass and a full softmax."""
+    def token_logprobs(model: Any, response: Response) -> Tensor:
+        """log pi(y_t | h, y_<t) of each token, from a full forward pass and a full softmax."""
         logits = model(input_ids=torch.tensor([response.prompt_ids + response.token_ids])).logits[0]
         start = len(response.prompt_ids) - 1
         logprobs = (logits[start : start + len(response.token_ids)] / SAMPLING.temperature).log_softmax(-1)
-        return logprobs[torch.arange(len(response.token_ids)), torch.tensor(response.token_ids)].sum()
+        return logprobs[torch.arange(len(response.token_ids)), torch.tensor(response.token_ids)]
 
     @staticmethod
     def assert_equal(actual: Gradient, expected: Gradient, tolerance: float) -> None:
