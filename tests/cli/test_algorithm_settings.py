@@ -66,6 +66,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         [*CLIMBING, *FULL, "--algo", "igrpo", "--algo.partner", "frozen"],
         "plays with the initial policies and the team keeps none: with full weights set team.reference to copy",
     ),
+    "a team for the algorithm of one policy": (
+        [*CLIMBING, "--algo", "grpo"],
+        "Wrap the environment in the protocol single (env.kwargs.protocol single",
+    ),
     "individual rewards that are not defined": (
         [*CLIMBING, "--algo", "igrpo", "--algo.partner", "aligned", "--env.kwargs.reward", "individual"],
         'Climbing defines no individual rewards: use reward="team"',
