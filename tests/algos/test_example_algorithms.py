@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from textmarl.algos import MAGRPO, resolve
-from textmarl.cli import main
+from textmarl.agents import Team
+from textmarl.algos import MAGRPO, Trainer, resolve
 from textmarl.cli.settings import read_settings
 from textmarl.envs.protocols import Pipeline
 
@@ -118,15 +118,19 @@ def test_they_are_short_and_their_own_fields_are_flags_and_yaml(
     }
     content = {**common, "algo": {"name": path, "group_size": 3, **own}}
     Path("run.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    assert main(["train", "--config", "run.yaml", "--run", "yaml"]) == 0
+    settings = read_settings(["--config", "run.yaml", "--run", "run"])
     Path("run.yaml").write_text(yaml.safe_dump(common), encoding="utf-8")
     flags = [f"--algo.{name}={value}" for name, value in own.items()]
     flagged = read_settings(["--config", "run.yaml", "--algo", path, "--algo.group_size", "3", *flags])
-    trained = yaml.safe_load(Path("yaml", "config.yaml").read_text(encoding="utf-8"))
-    assert flagged.resolved["algo"] == trained["algo"]
-    assert {name: trained["algo"][name] for name in own} == own
-    metrics = json.loads(Path("yaml", "metrics.jsonl").read_text(encoding="utf-8"))
-    assert math.isfinite(metrics["loss/player_0"]) and metrics["grad_norm/player_1"] > 0
+    assert flagged.resolved["algo"] == settings.resolved["algo"] == settings.resolved["algo"] | own
+    team = Team.create(settings.env.possible_agents, settings.team)
+    trainer = Trainer(
+        settings.env, team, settings.algorithm, settings.trainer, settings.sampling, run=settings.run
+    )
+    assert trainer.train()
+    metrics = json.loads(Path("run", "metrics.jsonl").read_text(encoding="utf-8"))
+    norms = [metrics[f"grad_norm/player_{i}"] for i in (0, 1)]
+    assert all(map(math.isfinite, norms)) and max(norms) > 0
 
 
 def test_aligned_joint_actions_hold_no_counterfactuals() -> None:
