@@ -62,6 +62,20 @@ class Response:
         return len(self.token_ids) if self.usage is None else self.usage.completion_tokens
 
 
+class NoRoomError(ValueError):
+    """A conversation leaves no room for an answer in what a model can read.
+
+    Args:
+        message: How long it is, and what to do.
+        agent: Whose.
+        place: Which of the conversations that the agent was to answer, from 0; the longest.
+    """
+
+    def __init__(self, message: str, agent: str, place: int) -> None:
+        super().__init__(message)
+        self.agent, self.place = agent, place
+
+
 @runtime_checkable
 class Agent(Protocol):
     """Who acts: answers a batch of conversations at once."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from textmarl.agents.conversation import Agent, AsyncAgent, Conversation, Response, as_agent
+from textmarl.agents.conversation import Agent, AsyncAgent, Conversation, NoRoomError, Response, as_agent
 from textmarl.agents.episodes import Episode, Evaluation, Failure, mean
 from textmarl.agents.recording import EvaluationFolder, described
 from textmarl.envs.vector import Transition, acting, step_all
@@ -70,7 +70,8 @@ def evaluate(
 
     Raises:
         ValueError: a seat without an agent, an agent without a seat, a task twice, a number out of range, an
-            agent that returned the wrong number of responses, or an `output` that holds something else.
+            agent that returned the wrong number of responses or cannot read a conversation of that length, or an
+            `output` that holds something else.
         LookupError: an unknown task.
         TypeError: not an agent, a response that is no `Response` with a text, or an observation that is no text.
     """
@@ -287,7 +288,11 @@ def _ask(plays: Sequence[_Play], seats: Mapping[str, Agent]) -> None:
         asked = [play for play in plays if name in acting(play.env)]
         if not asked or isinstance(agent, AsyncAgent):
             continue
-        responses = agent.act([play.conversations[name] for play in asked])
+        try:
+            responses = agent.act([play.conversations[name] for play in asked])
+        except NoRoomError as error:
+            play = asked[error.place]
+            raise ValueError(f"task {play.task_id!r}, step {len(play.turns) + 1}: {error}") from error
         _check_responses(name, responses, len(asked))
         for play, response in zip(asked, responses, strict=True):
             play.answers[name] = response

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from pettingzoo import ParallelEnv
 
-from textmarl.agents.conversation import Conversation, Response
+from textmarl.agents.answering import answer
+from textmarl.agents.conversation import Conversation, NoRoomError, Response
 from textmarl.agents.policy import Policy
 from textmarl.agents.sampling import Sampling
 from textmarl.envs.vector import acting, step_all
@@ -100,7 +101,8 @@ class Rollout:
 
     Args:
         env: Any PettingZoo ``ParallelEnv`` with text observations and actions that can be deep-copied.
-        policies: The policy of each agent.
+        policies: The policy of each agent. Those that share a network answer in one batch
+            (:func:`textmarl.agents.answering.answer`); whatever else has :meth:`Policy.generate` answers by it.
         sampling: How responses are drawn.
         generators: Each agent's random stream.
         batch_size: Most responses decoded at once.
@@ -144,7 +146,11 @@ class Rollout:
         return roots
 
     def sample(self, nodes: list[Node], group_size: int) -> None:
-        """Let every agent answer every history of every node ``group_size`` times, unless it waits there."""
+        """Let every agent answer every history of every node ``group_size`` times, unless it waits there.
+
+        Raises:
+            ValueError: A history leaves an agent's model no room for an answer; names the task and the step.
+        """
         started, done = time.perf_counter(), 0
         histories = [pair for node in nodes for pair in zip(node.envs, node.conversations, strict=True)]
         asked = {a: [own[a] for env, own in histories if a in acting(env)] for a in self.agents}
@@ -155,18 +161,22 @@ class Rollout:
             done += count
             self.on_progress("generation", done, total)
 
+        models = {agent: policy for agent, policy in self.policies.items() if isinstance(policy, Policy)}
+        how = (group_size, self.batch_size, on_tokens)
+        try:
+            generated = answer(
+                models, {a: asked[a] for a in models if asked[a]}, self.sampling, self.generators, *how
+            )
+            for agent in self.agents:
+                if asked[agent] and agent not in models:
+                    generated[agent] = self.policies[agent].generate(
+                        asked[agent], self.sampling, self.generators[agent], *how
+                    )
+        except NoRoomError as error:
+            where = [node for node in nodes for env in node.envs if error.agent in acting(env)][error.place]
+            raise ValueError(f"task {where.task_id!r}, step {where.turn + 1}: {error}") from error
         for agent in self.agents:
-            generated: list[list[Response]] = []
-            if asked[agent]:
-                generated = self.policies[agent].generate(
-                    asked[agent],
-                    self.sampling,
-                    self.generators[agent],
-                    group_size,
-                    self.batch_size,
-                    on_tokens,
-                )
-            answers = iter(generated)
+            answers = iter(generated.get(agent, ()))
             for node in nodes:
                 node.responses[agent] = [
                     response
@@ -192,20 +202,18 @@ class Rollout:
         """
         started, done = time.perf_counter(), 0
         players = policies if policies is not None else [self.policies] * len(nodes)
-
-        def histories(node: Node, agent: str) -> list[Conversation | None]:
-            pairs = zip(node.envs, node.conversations, strict=True)
-            return [own[agent] if agent in acting(env) else None for env, own in pairs]
-
+        # By agent and who answers for it: the conversations, and the nodes they belong to.
         asked: dict[tuple[str, int], list[Conversation]] = {}
+        at: dict[tuple[str, int], list[Node]] = {}
         samplers: dict[tuple[str, int], Sampler] = {}
         for node, count, player in zip(nodes, counts, players, strict=True):
             for agent in self.agents:
                 key = (agent, id(player[agent]))
                 samplers[key] = player[agent]
-                for conversation in histories(node, agent):
-                    if conversation is not None:
-                        asked.setdefault(key, []).extend([conversation] * count[agent])
+                for env, own in zip(node.envs, node.conversations, strict=True):
+                    if agent in acting(env) and count[agent]:
+                        asked.setdefault(key, []).extend([own[agent]] * count[agent])
+                        at.setdefault(key, []).extend([node] * count[agent])
         total = sum(map(len, asked.values())) * self.sampling.max_new_tokens
 
         def on_tokens(count: int) -> None:
@@ -213,27 +221,38 @@ class Rollout:
             done += count
             self.on_progress("generation", done, total)
 
-        answers = {
-            key: iter(
-                samplers[key].generate(
-                    conversations,
-                    self.sampling,
-                    self.generators[key[0]],
-                    1,
-                    self.batch_size,
-                    on_tokens,
-                )
-            )
-            for key, conversations in asked.items()
-            if conversations
+        models = {
+            agent: policy
+            for agent, policy in self.policies.items()
+            if isinstance(policy, Policy) and (agent, id(policy)) in asked
         }
+        how = (1, self.batch_size, on_tokens)
+        generated: dict[tuple[str, int], list[list[Response]]] = {}
+        try:
+            own_answers = answer(
+                models,
+                {a: asked[a, id(policy)] for a, policy in models.items()},
+                self.sampling,
+                self.generators,
+                *how,
+            )
+            generated = {(a, id(models[a])): responses for a, responses in own_answers.items()}
+            for key in [key for key in asked if key not in generated]:
+                generated[key] = samplers[key].generate(
+                    asked[key], self.sampling, self.generators[key[0]], *how
+                )
+        except NoRoomError as error:
+            key = next(key for key in asked if key[0] == error.agent)
+            where = at[key][min(error.place, len(at[key]) - 1)]
+            raise ValueError(f"task {where.task_id!r}, step {where.turn + 1}: {error}") from error
+        answers = {key: iter(responses) for key, responses in generated.items()}
         for node, count, player in zip(nodes, counts, players, strict=True):
             for agent in self.agents:
                 if count[agent]:
-                    own = answers.get((agent, id(player[agent])), iter(()))
+                    said = answers.get((agent, id(player[agent])), iter(()))
                     node.responses[agent] = [
-                        Response("") if conversation is None else next(own)[0]
-                        for conversation in histories(node, agent)
+                        next(said)[0] if agent in acting(env) else Response("")
+                        for env in node.envs
                         for _ in range(count[agent])
                     ]
         self.cost.generated_tokens += done

@@ -32,6 +32,7 @@ from textmarl.algos.observer import Observer
 from textmarl.algos.records import RunDirectory
 from textmarl.algos.rollout import Node, Rollout
 from textmarl.algos.update import Updater, kl_to_reference
+from textmarl.envs.vector import acting
 
 logger = logging.getLogger(__name__)
 
@@ -276,7 +277,12 @@ class Trainer:
         return result
 
     def _check_room(self) -> None:
-        """Refuse tasks whose first conversation a model cannot read, before any time is spent on others."""
+        """Refuse tasks whose first conversations a model cannot read, before any time is spent on others.
+
+        An agent that waits at first is asked as soon as steps that only pass texts on lead to it (a pipeline's), as if
+        the others had written nothing: what it reads will be longer by their texts. Those, later turns, and agents whose
+        turn comes only after a reward are not foreseen; where they leave no room, the rollout or the evaluation says so.
+        """
         steps = range(self.step + 1, self.config.steps + 1)
         ahead = {task for step in steps for _, task in self._tasks(step) if task is not None}
         held_out = range(self.config.eval_tasks)
@@ -286,12 +292,21 @@ class Trainer:
             env = copy.deepcopy(env)
             for task in tasks[: len(env.unwrapped.tasks)]:
                 observations, infos = env.reset(seed=0, options={"task": task})
-                for agent, policy in self.team.policies.items():
-                    prompt = policy.encode([{"role": "user", "content": observations[agent]}])
-                    try:
-                        policy.check_room([prompt], self.sampling)
-                    except ValueError as error:
-                        raise ValueError(f"task {infos[agent]['task_id']!r}: {error}") from None
+                unasked = set(self.agents)
+                while True:
+                    asked = acting(env)
+                    for agent in (a for a in asked if a in unasked):
+                        policy = self.team.policies[agent]
+                        prompt = policy.encode([{"role": "user", "content": observations[agent]}])
+                        try:
+                            policy.check_room([prompt], self.sampling)
+                        except ValueError as error:
+                            raise ValueError(f"task {infos[agent]['task_id']!r}: {error}") from None
+                    unasked -= set(asked)
+                    # Other environments than protocols compute a reward at every step; none is asked for here.
+                    if not unasked or not getattr(env, "passes_on", False):
+                        break
+                    observations, *_ = env.step(dict.fromkeys(asked, ""))
 
     def _checkpoint(self) -> None:
         self.team.save(self.run.folder)

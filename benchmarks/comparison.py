@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from textmarl.agents.evaluation import Episode, Evaluation
@@ -29,6 +30,9 @@ class Comparison:
     """The tasks in both, in the order of the first."""
     score: Change
     terms: tuple[Change, ...]
+    """What the score is made of."""
+    metrics: tuple[Change, ...] = ()
+    """What the environment reports beside the score; nothing was trained on it."""
 
     @property
     def gains(self) -> dict[str, float]:
@@ -48,18 +52,25 @@ def compare(run: RunRecord) -> Comparison | None:
     if not tasks:
         return None
     episodes = before.evaluation.episodes + after.evaluation.episodes
-    names = [
-        name
-        for name in episodes[0].reward_terms
-        if all(is_number(episode.reward_terms.get(name)) for episode in episodes)
-    ]
+    terms = in_all([episode.reward_terms for episode in episodes])
+    metrics = in_all([episode.metrics for episode in episodes])
+    changes = {
+        name: _change(name, name, before.evaluation, after.evaluation, tasks) for name in [*terms, *metrics]
+    }
     return Comparison(
         before,
         after,
         tasks,
         score=_change("score", None, before.evaluation, after.evaluation, tasks),
-        terms=tuple(_change(name, name, before.evaluation, after.evaluation, tasks) for name in names),
+        terms=tuple(changes[name] for name in terms),
+        metrics=tuple(changes[name] for name in metrics),
     )
+
+
+def in_all(values: Sequence[Mapping[str, object]]) -> list[str]:
+    """The names that have a finite number in each of the mappings: others have no mean to compare."""
+    first = values[0] if values else {}
+    return [name for name in first if all(is_number(own.get(name)) for own in values)]
 
 
 def mean_score(evaluation: Evaluation) -> Interval:

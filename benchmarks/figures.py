@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -113,33 +113,48 @@ def to_svg(draw: Callable[[Figure], None], width: float, height: float, label: s
 
 
 def write_picture(
-    run: RunRecord, comparison: Comparison | None, title: str, headline: str, path: Path
+    run: RunRecord, comparison: Comparison | None, title: str, lines: Sequence[str], path: Path
 ) -> None:
-    """Write the PNG with the main panels."""
-    ink, muted, _ = PICTURE_COLOURS
+    """Write the PNG with the main panels under a title and one or two lines of text."""
     with style(*PICTURE_COLOURS):
-        figure = Figure(figsize=(12.5, 8.4), layout="constrained", facecolor="white")
-        top, middle, bottom = figure.subfigures(3, 1, height_ratios=[0.1, 0.54, 0.36])
-        for part in (top, middle, bottom):
-            part.set_facecolor("none")
-        top.text(0.012, 0.56, title, fontsize=16, fontweight="bold", color=ink)
-        top.text(0.012, 0.10, headline, fontsize=11, color=muted)
-        left, right = middle.subplots(1, 2, width_ratios=[1.35, 1])
-        draw_learning_curve(left, run, "Learning curve")
-        if comparison is not None and len(comparison.tasks) > 1:
-            draw_task_gains(right, run, comparison)
-        else:
-            draw_terms(right, run)
-        panels: list[Callable[[Axes], None]] = []
-        if comparison is not None and len(comparison.tasks) > 1 and run.names("terms"):
-            panels.append(partial(draw_terms, run=run, legend_columns=2))
-        for key, name, factor, low in present_diagnostics(run)[: 4 - len(panels)]:
-            panels.append(partial(draw_diagnostic, run=run, key=key, title=name, factor=factor, low=low))
-        for axes, draw in zip(np.atleast_1d(bottom.subplots(1, max(1, len(panels)))), panels, strict=False):
+        picture(run, comparison, title, lines).savefig(path, format="png", dpi=130)
+
+
+def picture(run: RunRecord, comparison: Comparison | None, title: str, lines: Sequence[str]) -> Figure:
+    """The figure of the main panels, laid out; to be drawn in the style that it was made in."""
+    ink, muted = matplotlib.rcParams["text.color"], matplotlib.rcParams["axes.labelcolor"]
+    heading = 0.5 + 0.32 * len(lines)  # inches
+    figure = Figure(figsize=(12.5, heading + 7.5), layout="constrained", facecolor="white")
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[heading, 4.5, 3.0])
+    for part in (top, middle, bottom):
+        part.set_facecolor("none")
+    top.text(0.012, 1 - 0.36 / heading, title, fontsize=16, fontweight="bold", color=ink)
+    for index, line in enumerate(lines):
+        top.text(0.012, 1 - (0.72 + 0.29 * index) / heading, line, fontsize=11, color=muted)
+    left, right = middle.subplots(1, 2, width_ratios=[1.35, 1])
+    draw_learning_curve(left, run, "Learning curve")
+    panels: list[Callable[[Axes], None]] = []
+    widths: list[float] = []
+    if comparison is not None and len(comparison.tasks) > 1:
+        draw_task_gains(right, run, comparison)
+        if run.names("terms"):
+            panels.append(partial(draw_terms, run=run))
+            widths.append(1.5)  # its legend stands beside it
+    else:
+        draw_terms(right, run)
+    for key, name, factor, low in present_diagnostics(run)[: 4 - len(panels)]:
+        panels.append(partial(draw_diagnostic, run=run, key=key, title=name, factor=factor, low=low))
+        widths.append(1.0)
+    if panels:
+        for axes, draw in zip(
+            bottom.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0], panels, strict=True
+        ):
             draw(axes)
-        if not panels:
-            say(bottom.axes[0], "no training step yet")
-        figure.savefig(path, format="png", dpi=130)
+    else:
+        say(bottom.subplots(), "no training step yet")
+    # Ticks are chosen for the size that axes have before the layout, and their labels may grow with it.
+    figure.draw_without_rendering()
+    return figure
 
 
 def draw_learning_curve(axes: Axes, run: RunRecord, title: str = "") -> None:
@@ -202,17 +217,28 @@ def add_evaluations_axis(axes: Axes, run: RunRecord) -> None:
     )
 
 
-def draw_terms(axes: Axes, run: RunRecord, legend_columns: int = 1) -> None:
+def draw_terms(axes: Axes, run: RunRecord) -> None:
     """The trailing mean of each reward term."""
     axes.set_title("Reward terms in training")
     axes.set_xlabel("training step")
-    names = run.names("terms")
-    if not names:
+    if not run.names("terms"):
         say(axes, "no reward terms yet")
         return
     axes.set_ylabel("reward")
-    for index, name in enumerate(names):
-        steps, values = run.series(f"terms/{name}")
+    _draw_means(axes, run, "terms")
+
+
+def draw_metrics(axes: Axes, run: RunRecord) -> None:
+    """The trailing mean of each metric beside the score."""
+    axes.set_title("Beside the score, in training")
+    axes.set_xlabel("training step")
+    axes.set_ylabel("metric, in its own unit")
+    _draw_means(axes, run, "metrics")
+
+
+def _draw_means(axes: Axes, run: RunRecord, prefix: str) -> None:
+    for index, name in enumerate(run.names(prefix)):
+        steps, values = run.series(f"{prefix}/{name}")
         axes.plot(
             steps,
             trailing_mean(values, smoothing_window(len(steps))),
@@ -222,16 +248,7 @@ def draw_terms(axes: Axes, run: RunRecord, legend_columns: int = 1) -> None:
             label=one_line(name, 24),
         )
     whole_steps(axes.xaxis)
-    if legend_columns > 1:  # a small panel: the legend goes below
-        axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.45, -0.24),
-            ncols=legend_columns,
-            fontsize=7.5,
-            columnspacing=1,
-        )
-    else:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.5)
 
 
 def draw_task_gains(axes: Axes, run: RunRecord, comparison: Comparison) -> None:

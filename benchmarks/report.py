@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -28,6 +28,7 @@ from textmarl.benchmarks.statistics import Interval
 from textmarl.benchmarks.wording import bounds, duration, number, one_line, printable
 
 PAGE, PICTURE = "report.html", "report.png"
+BESIDE = 3  # metrics beside the score in a headline; all are in their table
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -42,7 +43,10 @@ def write_report(run_dir: str | Path) -> Path:
     page, picture = run.folder / PAGE, run.folder / PICTURE
     # Written aside and moved, so that a reader never meets half a file.
     aside = run.folder / f".{PICTURE}"
-    figures.write_picture(run, comparison, _title(run), _headline(run, comparison), aside)
+    lines = [_headline(run, comparison)]
+    if comparison is not None and comparison.metrics:
+        lines.append(_beside(comparison.metrics))
+    figures.write_picture(run, comparison, _title(run), lines, aside)
     os.replace(aside, picture)
     aside = run.folder / f".{PAGE}"
     aside.write_text(_page(run, comparison), encoding="utf-8")
@@ -63,6 +67,7 @@ def _page(run: RunRecord, comparison: Comparison | None) -> str:
         _summary(run, comparison),
         _learning_curve(run),
         _terms(run, comparison),
+        _metrics(run, comparison),
         _tasks(run, comparison),
         _transcripts(run, comparison),
         _diagnostics(run),
@@ -174,6 +179,8 @@ def _summary(run: RunRecord, comparison: Comparison | None) -> str:
             notes.insert(0, "The interval contains 0: this run does not show a change.")
     else:
         sub += " One task gives no interval."
+    if comparison.metrics:
+        sub += f"<br>{escape(_beside(comparison.metrics))}"
     all_tasks = set(comparison.before.evaluation.per_task()) | set(comparison.after.evaluation.per_task())
     if len(all_tasks) > len(comparison.tasks):
         notes.append(f"Only the {len(comparison.tasks)} tasks that both evaluations played are compared.")
@@ -201,12 +208,7 @@ def _terms(run: RunRecord, comparison: Comparison | None) -> str:
     if comparison is not None and comparison.terms:
         top = max(abs(value) for item in comparison.terms for value in (item.before, item.after)) or 1.0
         rows = "".join(_term_row(item, top) for item in comparison.terms)
-        head = (
-            f"<tr><th>term</th><th>{_when(comparison.before.step)}</th><th>{_when(comparison.after.step)}</th>"
-            '<th>change</th><th>95 % interval</th><th class="bar">before, <b>after</b></th></tr>'
-        )
-        total = _term_row(comparison.score, None)
-        parts.append(f'<div class="card scroll"><table>{head}{rows}{total}</table></div>')
+        parts.append(_table("term", rows + _term_row(comparison.score, None, total=True), comparison))
     if run.names("terms"):
         svg = figures.to_svg(
             lambda figure: figures.draw_terms(figure.subplots(), run), 9.6, 3.2, "Reward terms"
@@ -215,11 +217,49 @@ def _terms(run: RunRecord, comparison: Comparison | None) -> str:
     return f"<h2>What the score is made of</h2>{''.join(parts)}" if parts else ""
 
 
-def _term_row(item: Change, top: float | None) -> str:
+def _metrics(run: RunRecord, comparison: Comparison | None) -> str:
+    """The numbers beside the score, apart from its terms: each has a scale of its own, and no sum."""
+    parts = []
+    if comparison is not None and comparison.metrics:
+        rows = "".join(_term_row(item, None) for item in comparison.metrics)
+        parts.append(_table("metric", rows, comparison))
+    if run.names("metrics"):
+        svg = figures.to_svg(
+            lambda figure: figures.draw_metrics(figure.subplots(), run), 9.6, 2.8, "Metrics beside the score"
+        )
+        parts.append(_figure(svg, "Trailing means over training steps."))
+    intro = (
+        '<p class="note">Measured on the same texts and no part of the score: the team was not trained on '
+        "these numbers, and each is in its own unit.</p>"
+    )
+    return f"<h2>Beside the score</h2>{intro}{''.join(parts)}" if parts else ""
+
+
+def _beside(metrics: Sequence[Change]) -> str:
+    """The metrics beside the score in a line: each from where to where; how sure, if there are few of them."""
+    parts = []
+    for item in metrics[:BESIDE]:
+        interval = bounds(item.change, sign=True) if len(metrics) < BESIDE else ""
+        gain = f"{number(item.change.estimate, sign=True)} {interval}".rstrip()
+        parts.append(f"{one_line(item.name, 16)} {number(item.before)} to {number(item.after)} ({gain})")
+    if len(metrics) > BESIDE:
+        parts.append(f"{len(metrics) - BESIDE} more")
+    return f"beside the score: {'  ·  '.join(parts)}"
+
+
+def _table(what: str, rows: str, comparison: Comparison) -> str:
+    """A table of changes between the two evaluations."""
+    bar = '<th class="bar">before, <b>after</b></th>' if what == "term" else '<th class="bar"></th>'
+    return (
+        f'<div class="card scroll"><table><tr><th>{what}</th><th>{_when(comparison.before.step)}</th>'
+        f"<th>{_when(comparison.after.step)}</th><th>change</th><th>95 % interval</th>{bar}</tr>{rows}</table></div>"
+    )
+
+
+def _term_row(item: Change, top: float | None, total: bool = False) -> str:
     unsure = "" if item.change.excludes(0.0) else ' class="unsure"'
-    row, bar = '<tr class="total">', ""
+    row, bar = '<tr class="total">' if total else "<tr>", ""
     if top is not None:
-        row = "<tr>"
         before, after = (100 * min(1.0, max(0.0, value / top)) for value in (item.before, item.after))
         bar = (
             f'<div class="track"><i class="b" style="width:{before:.1f}%"></i>'

@@ -27,7 +27,7 @@ def side_by_side(comparison: Comparison, colours: Mapping[str, str]) -> str:
         sides = _side(first, comparison.before.step, colours) + _side(last, comparison.after.step, colours)
         title = f"{word}: {escape(one_line(task, 80))}, {number(gains[task], sign=True)} on average"
         cards.append(
-            f'<div class="card"><h3>{title}</h3>{_given(first.turns[:1])}<div class="pair">{sides}</div></div>'
+            f'<div class="card"><h3>{title}</h3>{_given(first.turns)}<div class="pair">{sides}</div></div>'
         )
     return "\n".join(cards)
 
@@ -40,7 +40,7 @@ def single(scored: ScoredStep, colours: Mapping[str, str]) -> str:
     ):
         episode = typical_episode(scored.evaluation, task)
         cards.append(
-            f'<div class="card"><h3>{word}: {escape(one_line(task, 80))}</h3>{_given(episode.turns[:1])}'
+            f'<div class="card"><h3>{word}: {escape(one_line(task, 80))}</h3>{_given(episode.turns)}'
             f'<div class="pair single">{_side(episode, scored.step, colours)}</div></div>'
         )
     return "\n".join(cards)
@@ -56,7 +56,7 @@ def training_samples(run: RunRecord, colours: Mapping[str, str], count: int = 2)
         title = f"Step {escape(one_line(str(sample.get('step')), 20))}: {escape(one_line(str(sample.get('task_id')), 80))}"
         shown = f", score {number(score)}" if is_number(score) else ""
         cards.append(
-            f'<div class="card"><h3>{title}{shown}</h3>{_given(turns[:1])}{_replies(turns, colours)}</div>'
+            f'<div class="card"><h3>{title}{shown}</h3>{_given(turns)}{_replies(turns, colours)}</div>'
         )
     return "\n".join(cards)
 
@@ -79,13 +79,12 @@ def _side(episode: Episode, step: int, colours: Mapping[str, str]) -> str:
 
 
 def _given(turns: Turns) -> str:
-    """What every agent saw first, folded away."""
-    parts = []
+    """What every agent saw first, folded away; where agents take turns, some see it in a later one."""
+    first: dict[str, object] = {}
     for turn in _readable(turns):
         for agent, said in turn.items():
-            parts.append(
-                f"<div><b>{escape(one_line(agent, 40))}</b></div>{_text(said.get('observation', ''))}"
-            )
+            first.setdefault(agent, said.get("observation", ""))
+    parts = [f"<div><b>{escape(one_line(agent, 40))}</b></div>{_text(text)}" for agent, text in first.items()]
     return (
         f"<details><summary>What the agents were given</summary>{''.join(parts)}</details>" if parts else ""
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from types import TracebackType
 from typing import Any
 
@@ -13,9 +15,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from textmarl.agents import Evaluation
 from textmarl.algos import Observer
+from textmarl.benchmarks.comparison import in_all
 from textmarl.cli.transcript import show_transcript
 
 PLAIN_LINES = 20  # about as many step lines a run prints where there is no terminal
+BAR = 84  # columns of the bar without what is measured beside the score
 PLAIN_SECONDS = 60.0  # but a sign of life at least this often
 
 
@@ -84,17 +88,24 @@ class TrainingDisplay(Observer):
             score = f"{metrics['score_percent']:.1f} %"
         else:
             score = f"score {metrics['score']:.3f}"
+        beside = _named(
+            {
+                name.removeprefix("metrics/"): value
+                for name, value in metrics.items()
+                if name.startswith("metrics/")
+            }
+        )
         speed = f"{metrics['rate/tokens_per_second']:.0f} tokens/s"
         self._progress.update(
             self._bar,
             completed=step,
             total=total,
             steps=str(total),
-            score=score,
+            score=f"{score}  {beside}".rstrip() if self.console.width >= BAR + len(beside) else score,
             speed=speed,
             left=f"{left} left",
         )
-        line = f"step {step}/{total}  {score}  {speed}  {metrics['seconds/step']:.1f} s  {left} left"
+        line = f"step {step}/{total}  {score}  {beside}{'  ' if beside else ''}{speed}  {metrics['seconds/step']:.1f} s  {left} left"
         due = step % max(1, total // PLAIN_LINES) == 0 or step in (1, total)
         late = time.monotonic() - self._last_line > PLAIN_SECONDS
         self._line(line, show=not self.console.is_terminal and (due or late))
@@ -105,12 +116,19 @@ class TrainingDisplay(Observer):
             show_transcript(self.console, f"step {step}", transcript)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """Prints the score of an evaluation."""
+        """Prints the score of an evaluation, and what was measured beside it."""
         self.begun = True
         of_maximum = f"{evaluation.percent:.1f} % of the maximum, " if evaluation.max_score else ""
         when = f"after step {step}" if step else "before training"
         episodes = len(evaluation.episodes)
-        self._line(f"evaluation {when}: {of_maximum}score {evaluation.score:.3f} ({episodes} episodes)")
+        means = {
+            name: fmean(evaluation.per_task(name).values())
+            for name in in_all([episode.metrics for episode in evaluation.episodes])
+        }
+        beside = f"; beside it {_named(means)}" if means else ""
+        self._line(
+            f"evaluation {when}: {of_maximum}score {evaluation.score:.3f} ({episodes} episodes){beside}"
+        )
 
     def message(self, text: str) -> None:
         """Prints a message of the trainer."""
@@ -122,6 +140,11 @@ class TrainingDisplay(Observer):
             self.console.print(text, markup=False, highlight=False, soft_wrap=not self.console.is_terminal)
         with self.log.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
+
+def _named(metrics: Mapping[str, float]) -> str:
+    """The metrics beside the score: `v0_score 1.204  pass_rate 0.500`."""
+    return "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
 
 
 def duration(seconds: float) -> str:

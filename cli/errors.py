@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+_VERSION = re.compile(r"-v\d+$")
 
 
 class CommandError(Exception):
@@ -43,10 +46,24 @@ def _raised_by_textmarl(error: BaseException) -> bool:
 def close_matches(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'a' or 'b'?"`, or a full stop where nothing known resembles `name`.
 
-    Names are dotted (`algo.group_size`): one that ends alike is the closest.
+    Names are dotted (`algo.group_size`): one that ends alike is the closest. Of ids (`textmarl/TLDR-v0`) the name
+    alone is compared, without regard to case: what all of them share says nothing, and a version is no other name.
     """
     names = list(known)
     leaf = name.rsplit(".", 1)[-1].lstrip("-")
     alike = [candidate for candidate in names if candidate.rsplit(".", 1)[-1].lstrip("-") == leaf]
-    close = list(dict.fromkeys(alike + difflib.get_close_matches(name, names, n=3)))[:3]
+    by_name: dict[str, list[str]] = {}
+    for candidate in names:
+        by_name.setdefault(_without_version(candidate), []).append(candidate)
+    version = _VERSION.search(name)
+    for resembling in difflib.get_close_matches(_without_version(name), by_name, n=3):
+        # Of several versions, the one that was asked for comes first.
+        alike += sorted(
+            by_name[resembling], key=lambda found: not found.endswith(version[0] if version else "")
+        )
+    close = list(dict.fromkeys(alike))[:3]
     return "; did you mean " + " or ".join(map(repr, close)) + "?" if close else "."
+
+
+def _without_version(name: str) -> str:
+    return _VERSION.sub("", name.rpartition("/")[2].lower())

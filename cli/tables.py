@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from statistics import fmean
 
 from rich.table import Table
 
 from textmarl.agents import Evaluation
+from textmarl.benchmarks.comparison import in_all
 from textmarl.benchmarks.statistics import Interval, bootstrap_mean, paired_bootstrap, pass_at_k
 
 PASS_AT = (1, 5, 10, 100)
@@ -30,15 +32,17 @@ def evaluation_table(evaluation: Evaluation, split: str | None = None) -> Table:
         interval = bootstrap_mean(list(evaluation.per_task(term).values()))
         percent = f"{evaluation.percent:.1f}" if term is None and evaluation.max_score else ""
         table.add_row(_label(term), f"{interval.estimate:.3f}", _bounds(interval, tasks), percent)
-    for name in evaluation.metrics:
+    beside: dict[str, Interval] = {}
+    for name in in_all([episode.metrics for episode in evaluation.episodes]):
         if name != evaluation.success_metric:  # that is pass@1
-            interval = bootstrap_mean(list(evaluation.per_task(name).values()))
-            table.add_row(name, f"{interval.estimate:.3f}", _bounds(interval, tasks), "")
+            beside[name] = bootstrap_mean(list(evaluation.per_task(name).values()))
     counts = evaluation.successes().values()
     fewest = min((samples for samples, _ in counts), default=0)
     for k in (k for k in PASS_AT if k <= fewest):
-        interval = bootstrap_mean([pass_at_k(samples, solved, k) for samples, solved in counts])
-        table.add_row(f"pass@{k}", f"{interval.estimate:.3f}", _bounds(interval, tasks), "")
+        beside[f"pass@{k}"] = bootstrap_mean([pass_at_k(samples, solved, k) for samples, solved in counts])
+    _begin_beside(table, bool(beside))
+    for name, interval in beside.items():
+        table.add_row(f"  {name}", f"{interval.estimate:.3f}", _bounds(interval, tasks), "")
     table.caption = _answers(evaluation)
     return table
 
@@ -65,6 +69,8 @@ def _answers(evaluation: Evaluation) -> str | None:
 def change_table(before: Evaluation, after: Evaluation, held_out: bool = True) -> Table:
     """Untrained against trained on the same tasks, with 95 % paired bootstrap intervals of the change over tasks.
 
+    The score and its terms come first; what the environment measures beside the score, apart from them.
+
     Args:
         before: of the untrained team.
         after: of the trained team.
@@ -90,16 +96,27 @@ def change_table(before: Evaluation, after: Evaluation, held_out: bool = True) -
             _bounds(change, tasks, digits=1, sign=True),
         )
     table.caption = "intervals of the change: paired bootstrap over tasks"
-    for term in [None, *(after.terms if len(after.terms) > 1 else ())]:
-        change = paired_bootstrap(before.per_task(term), after.per_task(term))
+    metrics = in_all([episode.metrics for episode in before.episodes + after.episodes])
+    for term in [None, *(after.terms if len(after.terms) > 1 else ()), *metrics]:
+        if metrics and term == metrics[0]:
+            _begin_beside(table)
+        first, last = before.per_task(term), after.per_task(term)
+        change = paired_bootstrap(first, last)
         table.add_row(
             _label(term),
-            f"{before.score if term is None else before.terms[term]:.3f}",
-            f"{after.score if term is None else after.terms[term]:.3f}",
+            f"{fmean(first.values()):.3f}",
+            f"{fmean(last.values()):.3f}",
             f"{change.estimate:+.3f}",
             _bounds(change, tasks, sign=True),
         )
     return table
+
+
+def _begin_beside(table: Table, any_follow: bool = True) -> None:
+    """A line and a heading, where there are numbers that are no part of the score."""
+    if any_follow:
+        table.add_section()
+        table.add_row("beside the score")
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -142,7 +142,7 @@ def check_refusals(env: TextEnv, seed: int) -> None:
     _expect(RuntimeError, lambda: env.step(dict.fromkeys(env.possible_agents, "")), "step before reset")
     env.reset(seed=seed)
     good = dict.fromkeys(env.agents, "text")
-    first = env.agents[0]
+    first = env.acting[0]  # who waits may be missing
     state = env.state()
     wrong: dict[str, tuple[type[Exception], Any]] = {
         "actions that are no mapping": (TypeError, list(good.values())),

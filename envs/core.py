@@ -1,8 +1,8 @@
 """Cooperative text environments: several agents read, write at the same time and share one reward.
 
 `TextEnv` is a PettingZoo `ParallelEnv` whose observations and actions are texts. Formally it is a Dec-POMDP:
-a task is drawn, every agent gets an observation of its own, all answer at once without seeing each other's
-answers, the joint answer is scored, and after `max_turns` turns at the latest the episode ends for everybody.
+a task is drawn, every agent gets an observation of its own, all (or those whose turn it is: `TextEnv.acting`)
+answer at once without seeing each other's answers, the joint answer is scored, and after `max_turns` turns at the latest the episode ends for everybody.
 
 Your own environment says who acts, which tasks there are, what each agent reads and how the answers score:
 
@@ -34,7 +34,6 @@ import operator
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gymnasium.utils import seeding
@@ -43,44 +42,11 @@ from pettingzoo import ParallelEnv
 from textmarl.envs.spaces import Observation, UnicodeText
 from textmarl.envs.tasks import Task, TaskSet
 from textmarl.envs.transcript import printable, rendered_turn
+from textmarl.envs.turns import Outcome, Turn
+
+__all__ = ["Outcome", "RewardFunction", "TextEnv", "Turn"]
 
 RewardFunction = Callable[[dict[str, str], Task], float]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one joint answer is worth. A subclass may carry more (feedback for the next turn, say).
-
-    Attributes:
-        terms: the parts of the team score, named as in `term_names` of the environment; they add up to it.
-        individual: every agent's own reward where the environment sets `individual_rewards`, else None.
-        finished: True ends the episode before `max_turns`.
-        metrics: numbers worth logging that are no part of the score, named as in `metric_names`.
-    """
-
-    terms: Mapping[str, float]
-    individual: Mapping[str, float] | None = None
-    finished: bool = False
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One turn that was played: what each agent read and wrote, what it was worth. Treat it as read-only.
-
-    Attributes:
-        observations: agent -> the text it read.
-        responses: agent -> the text it wrote.
-        outcome: what `judge` returned.
-        terms: the reward terms as reported (those of `reward_fn` where one is given); their sum is `score`.
-        score: the unshifted team score.
-    """
-
-    observations: Mapping[str, str]
-    responses: Mapping[str, str]
-    outcome: Outcome
-    terms: Mapping[str, float]
-    score: float
 
 
 class TextEnv(ParallelEnv[str, str, str], ABC):
@@ -116,7 +82,8 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
         render_mode: "ansi" or None; `render` returns a text either way.
 
     Attributes:
-        agents: who acts now; empty before the first `reset` and after the end.
+        agents: who is in the episode; empty before the first `reset` and after the end.
+        acting: who of them is asked for a text at the next step: all, unless a subclass lets some wait.
         task: the current task. Set by `reset`.
         turn: turns scored so far in this episode.
         history: the turns played in this episode.
@@ -231,12 +198,21 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
 
     # ------------------------------------------------------------------------------- what a subclass writes
 
+    @property
+    def acting(self) -> list[str]:
+        """The agents whose texts count at the next step: all in the episode. Override it where they take turns.
+
+        The others stay in `agents`, as PettingZoo wants it, but read an empty text, need not be in `step`'s
+        actions, and have written an empty text whatever they send. Evaluation and training do not ask them.
+        """
+        return list(self.agents)
+
     @abstractmethod
     def observe(self, agent: str) -> str:
         """What is new to `agent` now: at turn 0 its whole instruction and the task, later the feedback.
 
-        Called for every agent after `reset` and after every step that does not end the episode (after the
-        last one the observation is empty). `self.task`, `self.turn` and `self.history` are at hand; nobody
+        Called for every agent that acts next, after `reset` and after every step that does not end the episode
+        (after the last one the observation is empty). `self.task`, `self.turn` and `self.history` are at hand; nobody
         else's text is shown unless this method shows it. An agent's history is its own conversation: do not
         repeat it.
         """
@@ -298,7 +274,8 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
         """Scores one text from each agent.
 
         Args:
-            actions: agent -> text, for exactly the agents in `agents`. Any text is scored, junk badly.
+            actions: agent -> text, for all agents that act; those that wait may be left out. Any text is scored,
+                junk badly.
 
         Returns:
             observations, rewards, terminations, truncations (always False), infos; each agent -> value.
@@ -323,19 +300,19 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
 
         self.history += (Turn(self._observations, responses, outcome, terms, score),)
         self.turn += 1
-        acting = self.agents
+        agents = self.agents
         infos = self._infos(score, terms, individual, metrics)
         ended = outcome.finished or self.turn >= self.max_turns
         if ended:
             self.agents = []
-            self._observations = dict.fromkeys(acting, "")
+            self._observations = dict.fromkeys(agents, "")
         else:
             self._observations = self._observed()
         return (
             self._shown(),
-            {agent: paid[agent] + self.reward_shift[agent] for agent in acting},
-            dict.fromkeys(acting, ended),
-            dict.fromkeys(acting, False),
+            {agent: paid[agent] + self.reward_shift[agent] for agent in agents},
+            dict.fromkeys(agents, ended),
+            dict.fromkeys(agents, False),
             infos,
         )
 
@@ -382,7 +359,8 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
     # ------------------------------------------------------------------------------- inside
 
     def _observed(self) -> dict[str, str]:
-        observations: dict[str, Any] = {agent: self.observe(agent) for agent in self.agents}
+        acting = self.acting
+        observations: dict[str, Any] = {a: self.observe(a) if a in acting else "" for a in self.agents}
         for agent, text in observations.items():
             if not isinstance(text, str):
                 raise TypeError(
@@ -412,19 +390,20 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
                 f"step() takes a dict of one text per agent, not {type(actions).__name__}; "
                 f"its agents are {self.agents}."
             )
+        acting = self.acting
         unknown = [agent for agent in actions if agent not in self.agents]
-        missing = [agent for agent in self.agents if agent not in actions]
+        missing = [agent for agent in acting if agent not in actions]
         if unknown or missing:
             raise ValueError(
-                f"step() takes one text from each of {self.agents}: missing {missing}, unknown {unknown}."
+                f"step() takes one text from each of {acting}: missing {missing}, unknown {unknown}."
             )
-        for agent in self.agents:
-            if not isinstance(actions[agent], str):
+        for agent, text in actions.items():
+            if not isinstance(text, str):
                 raise TypeError(
-                    f"The action of {agent!r} must be a str, not {type(actions[agent]).__name__}: "
+                    f"The action of {agent!r} must be a str, not {type(text).__name__}: "
                     "hand over the text itself (an agent with nothing to say sends an empty text)."
                 )
-        return {agent: actions[agent] for agent in self.agents}
+        return {agent: actions[agent] if agent in acting else "" for agent in self.agents}
 
     def _terms(self, outcome: Outcome, responses: dict[str, str]) -> dict[str, float]:
         if self.reward_fn is not None:

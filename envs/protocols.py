@@ -39,7 +39,8 @@ A *stage* is a step of the wrapper; the last stage of a turn steps the environme
   begins. `max_turns` counts stages, so it bounds the steps of an episode.
 * **Waiting.** `acting` lists the agents whose text counts at the next step. The others stay in `agents`, as PettingZoo
   wants it, but read an empty text; they may be left out of `step`, and what they write is ignored. Evaluation and
-  training do not ask them: no tokens are spent, nothing is learned from silence.
+  training do not ask them: no tokens are spent, nothing is learned from silence. Agents that the environment inside
+  lets wait (`Relay`) wait in the protocol as well: nothing goes round its turns.
 * **Ends.** Terminations, truncations and agents that leave are those of the environment inside.
 * Everything else (`tasks`, `max_score`, `term_names`, ...) is the environment's. Copies and pickles made between two
   stages continue like the original; a step that raises leaves the episode as it was.
@@ -64,6 +65,7 @@ from gymnasium.spaces import Text
 from pettingzoo import ParallelEnv
 from pettingzoo.utils import BaseParallelWrapper
 
+from textmarl.envs import vector
 from textmarl.envs.spaces import Observation, UnicodeText
 from textmarl.envs.transcript import printable
 
@@ -148,7 +150,7 @@ class _Staged(_Wrapper):
 
     @abstractmethod
     def _stages(self, agents: int) -> int:
-        """How many stages a turn of so many live agents has."""
+        """How many stages a turn has in which so many agents act."""
 
     @abstractmethod
     def _shown(self, agent: str) -> str:
@@ -164,6 +166,17 @@ class _Staged(_Wrapper):
     def agents(self) -> list[str]:  # type: ignore[override]  # PettingZoo declares an attribute
         """Who is alive in the environment inside."""
         return list(self.env.agents)
+
+    @property
+    def acting(self) -> list[str]:
+        """The agents whose text counts at the next step: all that the environment inside does not let wait."""
+        return vector.acting(self.env)
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether the next step only passes texts on: it does not step the environment inside, nor pay anything."""
+        among = len(vector.acting(self.env))
+        return len(self._said) + 1 < self._stages(among) if among else False
 
     @property
     def max_turns(self) -> int:
@@ -194,13 +207,13 @@ class _Staged(_Wrapper):
         """
         agents = self.agents
         said = (*self._said, self._checked(actions))
-        if len(said) < self._stages(len(agents)):
+        if len(said) < self._stages(len(vector.acting(self.env))):
             self._said = said
             still = dict.fromkeys(agents, False)
             return self._observed(agents), dict.fromkeys(agents, 0.0), still, dict(still), self._told(agents)
         answers, talk = self._divided(said)
         observations, rewards, terminations, truncations, infos = self.env.step(
-            {agent: answers[agent] for agent in agents}
+            {agent: answers.get(agent, "") for agent in agents}
         )
         self._talks = (*self._talks, talk)
         self._said, self._read, self._infos = (), dict(observations), infos
@@ -263,8 +276,8 @@ class Pipeline(_Staged):
     @property
     def acting(self) -> list[str]:
         """The one agent whose turn it is."""
-        alive = set(self.agents)
-        return [agent for agent in self.order if agent in alive][len(self._said) :][:1]
+        among = set(vector.acting(self.env))
+        return [agent for agent in self.order if agent in among][len(self._said) :][:1]
 
     def _stages(self, agents: int) -> int:
         return agents
@@ -336,6 +349,7 @@ class Single(_Wrapper):
     the first role, and `metrics` has `well_formed`: 1.0 if the text had as many parts as there are roles.
 
     **Rule.** The text is cut at every occurrence of the delimiter, wherever it stands. Part i, without the white space
+    <<<<<<< HEAD
     around it, is the text of role i; parts beyond the last role are dropped. With a single role the text is handed on
     unchanged.
 
@@ -344,6 +358,11 @@ class Single(_Wrapper):
     gives such texts where that is less than 0: saying nothing must not be a way out of a loss. What this takes away is
     the reward term `malformed` (0.0 or less), so the terms still add up to the score. Of an environment without
     `reward_terms` the reward alone is bounded so.
+    =======
+    around it, is the text of role i. A missing part is an empty text, scored as such; parts beyond the last role are
+    dropped. With a single role the text is handed on unchanged. A role that the environment inside lets wait (`Relay`)
+    keeps its place, reads nothing, and its part is ignored.
+    >>>>>>> main
 
     Args:
         env: an environment of texts.

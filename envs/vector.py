@@ -221,7 +221,7 @@ def step_all(
 def acting(env: Any) -> list[str]:
     """The agents whose texts count at an environment's next step: those alive, unless it lets some of them wait.
 
-    An environment in which agents take turns (`textmarl.envs.protocols.Pipeline`) has the attribute `acting`. The
+    An environment in which agents take turns (`Relay`, `textmarl.envs.protocols.Pipeline`) has the attribute `acting`. The
     others read an empty text, need not be asked, and whatever they write is ignored.
     """
     return list(getattr(env, "acting", env.agents))

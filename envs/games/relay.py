@@ -1,14 +1,14 @@
 r"""
 # Relay
 
-A secret word must reach the last player. Only player 0 knows it; in turn t only one player writes and only the
-next one reads what it wrote, cut to a few characters. In the last turn the last player names the word.
+A secret word must reach the last player. Only player 0 knows it; the players take turns, and each reads what the
+one before it wrote, cut to a few characters. In the last turn the last player names the word.
 
 | Creation           | `make("parallel", "textmarl/Relay-v0")`                                  |
 |--------------------|--------------------------------------------------------------------------|
 | Agents             | `player_0` ... `player_{n_agents - 1}`; default 3                        |
 | Actions            | `UnicodeText()`: any `str`; a message, in the last turn one of the words |
-| Observations       | `UnicodeText()`: the words; the secret or the message, for whom it is    |
+| Observations       | `UnicodeText()`: the words, and the secret or the message; empty for all who wait |
 | Turns              | `n_agents`, one for each player                                          |
 | Score              | -1 to 1                                                                  |
 | Individual rewards | no: `reward="individual"` is refused                                     |
@@ -41,15 +41,21 @@ columns `words` and `secret` (the index of a word).
 
 ### Who Knows What, and Who Acts
 
-| Turn (from 1)   | Acts         | Knows                                      | Its text is                             |
+| Turn (from 1)   | Acts         | Reads                                      | Its text is                             |
 |-----------------|--------------|--------------------------------------------|-----------------------------------------|
 | 1               | `player_0`   | words, secret                              | cut to `capacity`, read by `player_1`   |
 | t               | `player_t-1` | words, the message of the player before it | cut to `capacity`, read by `player_t`   |
 | N = `n_agents`  | the last one | words, the message of the player before it | the answer: read as one of the words    |
 
-All write at every turn, as in every environment here, but what the others write is neither read nor rewarded,
-and they are told so. Every player reads the numbered words and its place in the chain in turn 1. No player acts
-twice, so nobody answers from memory.
+One player acts in each turn: `acting` is its name alone. The others stay in `agents`, but read an empty text, may be
+left out of `step`, and whatever they send counts as an empty text. Evaluation and training do not ask them. A player
+therefore reads its whole instruction (its name, the numbered words, its place in the chain) in the turn in which it
+acts, and no player acts twice: a conversation has one question and one answer, and nobody answers from memory.
+
+**For a learner.** An episode costs N texts, one of each player; players that wait add no tokens, so they are never
+trained on silence. All rewards go to all players, and what a player wrote is paid by the turns from its own on: with
+`dense=False` player 0 learns from nothing but what the last player makes of its message. A tree of group size G
+(MAGRPO's default) samples G texts at each of the G^(t-1) histories of turn t, so G^N episodes of a task; `chain` has G.
 
 Without reading messages the last player cannot do better than guess: what else it reads is the same for all
 secrets of a list, and each of them is as frequent. `silent_return` is the best expected return of teams
@@ -87,7 +93,7 @@ For N agents and K words.
 Uniform play names a uniformly drawn word at every turn.
 
 Measured with the defaults: the untrained `tiny` model (temperature 1, 8 tokens, three seeds, standard error)
-scores -0.59 ± 0.03: 34 % of its answers name a word.
+scores -0.60 ± 0.02: 32 % of its answers name a word.
 
 ### Example
 
@@ -101,14 +107,17 @@ scores -0.59 ± 0.03: 34 % of its answers name a word.
     Only player_0 knows the secret word. It is passed on from player to player; player_1 must name it.
     The secret word is 3 tower.
     Write a message to player_1, who reads only its first 5 characters.
-    >>> print(observations["player_1"].splitlines()[-1])
-    It is not your turn: nobody reads what you write now.
-    >>> observations, rewards, _, _, _ = env.step({"player_0": "3! Pass it on.", "player_1": ""})
+    >>> env.acting, observations["player_1"]
+    (['player_0'], '')
+    >>> observations, rewards, _, _, _ = env.step({"player_0": "3! Pass it on."})
     >>> print(observations["player_1"])
+    You are player_1, one of 2 players.
+    Words: 1 lemon, 2 steel, 3 tower, 4 jewel.
+    Only player_0 knows the secret word. It is passed on from player to player; player_1 must name it.
     The message of player_0: 3! Pa
     Name the secret word or its number; anything else costs points.
-    >>> rewards["player_0"], env.step({"player_0": "", "player_1": "tower"})[1]["player_0"]
-    (0.0, 1.0)
+    >>> rewards["player_0"], env.acting, env.step({"player_1": "tower"})[1]["player_0"]
+    (0.0, ['player_1'], 1.0)
     >>> env.optimal_return, env.silent_return, env.uniform_return
     (1.0, 0.25, 0.25)
 
@@ -198,12 +207,14 @@ class Relay(WordGame):
         guess = sum(max(secrets.values()) for secrets in lists.values()) / len(self.tasks)
         return 1 + (self.n_agents - 1) * guess if self.dense else guess
 
+    @property
+    def acting(self) -> list[str]:
+        """The one player whose turn it is; none before the first `reset` and after the end."""
+        return self.agents[self.turn : self.turn + 1]
+
     def observe(self, agent: str) -> str:
-        """The instruction in turn 1; the message for the player whose turn it is; a word to wait for all others."""
-        acting = agent == self.possible_agents[self.turn]
-        if not acting:
-            told = "It is not your turn: nobody reads what you write now."
-        elif self.turn == 0:
+        """The instruction of the player whose turn it is, with the secret or the message that it has to pass on."""
+        if self.turn == 0:
             secret = self.task.data["secret"]
             told = (
                 f"The secret word is {ALIASES[secret]} {self.task.data['words'][secret]}.\n{self._request()}"
@@ -212,8 +223,6 @@ class Relay(WordGame):
             before = self.possible_agents[self.turn - 1]
             message = self.history[-1].responses[before][: self.capacity]
             told = f"The message of {before}: {message}\n{self._request()}"
-        if self.turn > 0:
-            return told
         return (
             f"{self.introduction(agent)}Only player_0 knows the secret word. It is passed on from player to "
             f"player; {self.possible_agents[-1]} must name it.\n{told}"
@@ -221,7 +230,7 @@ class Relay(WordGame):
 
     def judge(self, responses: dict[str, str]) -> Played:
         """The terms of the text of the player whose turn it is."""
-        acting = self.possible_agents[self.turn]
+        (acting,) = self.acting
         last = self.turn == self.n_agents - 1
         if not last and not self.dense:
             return Played(dict.fromkeys(self.term_names, 0.0))
@@ -229,7 +238,7 @@ class Relay(WordGame):
         named = self.action(acting, text)
         right = float(named == self.task.data["secret"])
         terms = {"passed": 0.0 if last else right, "answer": right if last else 0.0}
-        return Played({**terms, "illegal": -float(named is None)}, actions={acting: named})
+        return Played({**terms, "illegal": -1.0 if named is None else 0.0}, actions={acting: named})
 
     def _request(self) -> str:
         if self.turn == self.n_agents - 1:

@@ -1,7 +1,8 @@
-"""A small exact world for formulas: an environment of syllables, a model in double precision, and a slow reference.
+"""Small random language models, saved in folders; the teams that tests of algorithms train from them; and a slow
+reference for their gradients.
 
-The reference scores one response at a time by an ordinary forward pass over prompt and response. Whoever uses it says
-which responses enter with which advantage and weight; it shares no code with the package but the records of the
+The reference (`Exact`) scores one response at a time by an ordinary forward pass over prompt and response. Whoever uses it
+says which responses enter with which advantage and weight; it shares no code with the package but the records of the
 experience.
 """
 
@@ -12,19 +13,145 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
+import numpy as np
 import torch
 from peft import PeftModel
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from transformers import PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from textmarl.agents import Response, Sampling, Team, TeamConfig
 from textmarl.agents.policy import Policy
 from textmarl.algos import Algorithm, Node, Rollout
 from textmarl.algos.update import Updater
 from textmarl.envs import Outcome, TaskSet, TextEnv
+
+
+def save_model(
+    folder: Path, characters: str, pad_is_end: bool, architecture: Callable[[int], PreTrainedModel], seed: int
+) -> str:
+    """Write a small random model with a character tokenizer; a turn of its chat ends with <end>."""
+    special = ["<end>"] if pad_is_end else ["<pad>", "<end>"]
+    vocabulary = {token: index for index, token in enumerate([*special, *characters])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=special[0],
+        eos_token="<end>",
+        clean_up_tokenization_spaces=False,
+    )
+    wrapped.chat_template = (
+        "{% for m in messages %}{{ m['role'][0] }}{{ m['content'] }}<end>{% endfor %}"
+        "{% if add_generation_prompt %}a{% endif %}"
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = architecture(len(vocabulary))
+    model.generation_config.eos_token_id = vocabulary["<end>"]
+    model.generation_config.pad_token_id = 0
+    model.save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return str(folder)
+
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.1,
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Models this small are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def phi(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Phi: it computes in double precision throughout, where Llama and Qwen2 normalise in single precision."""
+    return save_model(
+        tmp_path_factory.mktemp("phi"),
+        "eabcdi ?",
+        False,
+        lambda v: PhiForCausalLM(PhiConfig(vocab_size=v, **SMALL)),
+        3,
+    )
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Llama whose padding token is its end of turn, which therefore occurs inside every prompt."""
+    return save_model(
+        tmp_path_factory.mktemp("llama"),
+        "abcdei ?",
+        True,
+        lambda v: LlamaForCausalLM(LlamaConfig(vocab_size=v, **SMALL)),
+        1,
+    )
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Qwen2 with another vocabulary in another order, biases, and tied embeddings."""
+    return save_model(
+        tmp_path_factory.mktemp("qwen"),
+        "?zyx aou",
+        False,
+        lambda v: Qwen2ForCausalLM(Qwen2Config(vocab_size=v, tie_word_embeddings=True, **SMALL)),
+        2,
+    )
+
+
+def moved_team(
+    agents: Sequence[str],
+    model: str | list[str],
+    tuning: str = "lora",
+    dtype: str = "float64",
+    **settings: Any,
+) -> Team:
+    """Make a team whose trained parameters are away from their initial values: LoRA begins with B = 0."""
+    config = TeamConfig(model=model, tuning=tuning, lora_rank=4, dtype=dtype, device="cpu", **settings)  # type: ignore[arg-type]
+    team = Team.create(agents, config)
+    scale = 0.1 if tuning == "lora" else 0.02
+    for index, policy in enumerate(team.policies.values()):
+        generator = torch.Generator().manual_seed(index)
+        with torch.no_grad():
+            for parameter in policy.parameters().values():
+                parameter += scale * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    return team
+
+
+@pytest.fixture(scope="session")
+def make_team() -> Callable[..., Team]:
+    """Makes teams of "left" and "right", away from their initial values."""
+
+    def make(model: str | list[str], tuning: str = "lora", dtype: str = "float64", **settings: Any) -> Team:
+        return moved_team(["left", "right"], model, tuning, dtype, **settings)
+
+    return make
+
 
 SAMPLING = Sampling(temperature=0.7, max_new_tokens=6)
 Gradient = dict[str, Tensor]
@@ -113,20 +240,8 @@ class Exact:
     def team(
         self, agents: Sequence[str], model: str | None = None, dtype: str = "float64", **settings: Any
     ) -> Team:
-        """A team whose trained parameters are away from their initial values: LoRA begins with B = 0."""
-        config = TeamConfig(
-            **{"model": model or self.model, "lora_rank": 4, "dtype": dtype, "device": "cpu", **settings}
-        )
-        team = Team.create(agents, config)
-        for index, policy in enumerate(team.policies.values()):
-            generator = torch.Generator().manual_seed(index)
-            scale = 0.1 if config.tuning == "lora" else 0.02
-            with torch.no_grad():
-                for parameter in policy.parameters().values():
-                    parameter += scale * torch.randn(
-                        parameter.shape, generator=generator, dtype=parameter.dtype
-                    )
-        return team
+        """A team away from its initial values, of the exact model unless another one is named."""
+        return moved_team(agents, model or self.model, dtype=dtype, **settings)
 
     def rollout(self, env: TextEnv, policies: Any, seed: int = 0) -> Rollout:
         generators = {
@@ -208,27 +323,9 @@ class Exact:
         assert error <= tolerance * largest, f"off by {error / largest:.1e} of the largest entry"
 
 
-@pytest.fixture(scope="session")
-def exact(tmp_path_factory: pytest.TempPathFactory) -> Exact:
-    """With a Phi: it computes in double precision throughout, where Llama and Qwen2 normalise in single precision."""
-    folder: Path = tmp_path_factory.mktemp("exact-phi")
-    vocabulary = {token: index for index, token in enumerate(["<pad>", "<end>", *"eabcdi ?"])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", clean_up_tokenization_spaces=False
-    ).save_pretrained(folder)
-    config = PhiConfig(
-        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.1,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = PhiForCausalLM(config)
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = 1, 0
-    model.save_pretrained(folder)
-    return Exact(str(folder))
+@pytest.fixture(scope="module")
+def exact(phi: str) -> Exact:
+    return Exact(phi)
 
 
 @pytest.fixture(scope="session")
@@ -239,12 +336,3 @@ def syllables() -> type[Syllables]:
 @pytest.fixture(scope="session")
 def counter() -> type[Counter]:
     return Counter
-
-
-@pytest.fixture(scope="module")
-def one_thread_each() -> Iterator[None]:
-    """Models this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -12,8 +12,6 @@ from textmarl.agents import Response
 from textmarl.algos import C3, IGRPO, Node
 from textmarl.envs.protocols import Pipeline
 
-pytestmark = pytest.mark.usefixtures("one_thread_each")
-
 
 def counted(exact: Any, env: Any, counter: Any, algorithm: C3) -> tuple[list[Node], Any]:
     rollout = exact.rollout(env, {agent: counter() for agent in env.possible_agents})

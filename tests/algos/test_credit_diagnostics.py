@@ -19,8 +19,6 @@ from textmarl.algos.credit_diagnostics import Diagnosis, diagnose, locate, spear
 from textmarl.envs import Outcome, TaskSet, TextEnv
 from textmarl.envs.protocols import Pipeline, Single
 
-pytestmark = pytest.mark.usefixtures("one_thread_each")
-
 COMA = str(Path(__file__).parents[2] / "examples" / "counterfactual_baseline.py")
 
 

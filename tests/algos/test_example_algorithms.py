@@ -18,8 +18,6 @@ from textmarl.algos import MAGRPO, Trainer, resolve
 from textmarl.cli.settings import read_settings
 from textmarl.envs.protocols import Pipeline
 
-pytestmark = pytest.mark.usefixtures("one_thread_each")
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMA, DIFFERENCE = (str(EXAMPLES / f"{name}.py") for name in ("counterfactual_baseline", "difference_reward"))
 

@@ -11,8 +11,6 @@ from textmarl.agents import Response
 from textmarl.algos import GRPO, MAGRPO, Node
 from textmarl.envs.protocols import Single
 
-pytestmark = pytest.mark.usefixtures("one_thread_each")
-
 
 def grpo_advantages(rewards: list[float]) -> list[float]:
     mean = sum(rewards) / len(rewards)

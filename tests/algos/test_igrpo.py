@@ -11,8 +11,6 @@ import pytest
 from textmarl.agents import Response
 from textmarl.algos import IGRPO, MAGRPO, Node
 
-pytestmark = pytest.mark.usefixtures("one_thread_each")
-
 
 def counted(
     exact: Any, syllables: Any, counter: Any, algorithm: IGRPO, agents: int = 2, turns: int = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter as Counted
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from textmarl.agents import Response, Sampling, Team, TeamConfig
 from textmarl.algos import MAGRPO, Node, Rollout, Trainer, TrainerConfig
 from textmarl.algos.algorithm import returns
 from textmarl.envs import Outcome, TaskSet, TextEnv
+from textmarl.envs.games.relay import Relay
 from textmarl.envs.protocols import Discussion, Pipeline, wrap
 
 AGENTS = ["first", "second"]
@@ -105,6 +107,32 @@ def test_conversations_alternate_between_what_was_read_and_what_was_written(
         assert rollout.cost.reward_evaluations == 2 * 3
 
 
+def test_in_relay_only_the_player_in_turn_is_asked_and_learns() -> None:
+    algorithm, root, policies, rollout = play(Relay(n_agents=3), normalize="none", baseline="none")
+    players = list(policies)
+    assert [len(policy.asked) for policy in policies.values()] == [1, 3, 9], (
+        "one for each history of its turn"
+    )
+    assert all(len(conversation) == 1 for policy in policies.values() for conversation in policy.asked)
+    assert "The secret word is" in policies["player_0"].asked[0][0]["content"]
+    for history, conversation in enumerate(policies["player_1"].asked, start=1):
+        assert f"The message of player_0: {history}\n" in conversation[0]["content"]
+    groups = list(algorithm.credit([root], players))
+    assert Counted(group.samples[0].agent for group in groups) == {
+        "player_0": 1,
+        "player_1": 3,
+        "player_2": 9,
+    }
+    assert all(sample.token_ids for group in groups for sample in group.samples)
+    # The third player writes the numbers 1 to 27; with four words only one of 1, 2, 3, 4 can name the secret, and 5
+    # and above name none. What comes of it reaches the first player as the mean over the nine episodes that follow.
+    secret = root.envs[0].task.data["secret"] + 1
+    paid = [1.0 if n == secret else 0.0 if n <= 4 else -1.0 for n in range(1, 28)]
+    by_message = np.array(paid).reshape(3, 9).mean(axis=1)
+    assert [s.advantage for s in groups[0].samples] == pytest.approx(by_message.tolist())
+    assert rollout.cost.reward_evaluations == 3 + 9 + 27
+
+
 @pytest.mark.parametrize("protocol", ["pipeline", "discussion", "single"])
 def test_a_team_is_trained_under_a_protocol(protocol: Any, tmp_path: Path) -> None:
     class Letters(Lengths):
@@ -132,3 +160,82 @@ def test_a_team_is_trained_under_a_protocol(protocol: Any, tmp_path: Path) -> No
     (sample,) = map(json.loads, (tmp_path / "run" / "samples.jsonl").read_text().splitlines())
     acting = {"pipeline": [["first"], ["second"]], "discussion": [AGENTS, AGENTS], "single": [["agent"]]}
     assert [list(turn) for turn in sample["turns"]] == acting[protocol]
+
+
+# ------------------------------------------------------------------------------------------- room for an answer
+
+LIMIT = 4096  # tokens that the tiny model reads, a character each
+ANSWER = 4
+
+
+class Long(Lengths):
+    """The second agent reads a text of `size` characters; who judges is counted."""
+
+    judged = 0
+
+    def __init__(self, size: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.size = size
+
+    def observe(self, agent: str) -> str:
+        return "x" * self.size if agent == "second" and self.turn == 0 else "go on"
+
+    def judge(self, responses: dict[str, str]) -> Outcome:
+        type(self).judged += 1
+        return Outcome({"score": 0.0})
+
+
+def trainer_of(env: Any, run: Path, evaluated: bool = False) -> Trainer:
+    team = Team.create(
+        env.possible_agents, TeamConfig(model="tiny", lora_rank=2, lora_targets=["q_proj"], device="cpu")
+    )
+    return Trainer(
+        env,
+        team,
+        MAGRPO(group_size=2),
+        TrainerConfig(steps=1, tasks_per_step=1, eval_tasks=1, eval_samples=1),
+        Sampling(temperature=1.0, max_new_tokens=ANSWER),
+        eval_env=env if evaluated else None,
+        run=run,
+    )
+
+
+@pytest.mark.parametrize("order", [["first", "second"], ["second", "first"]])
+def test_a_prompt_without_room_is_refused_before_anything_is_done_wherever_its_agent_stands(
+    order: list[str], tmp_path: Path
+) -> None:
+    Long.judged = 0
+    with pytest.raises(ValueError, match=f"task 'task/0': agent 'second'.* exceed the {LIMIT} tokens"):
+        trainer_of(Pipeline(Long(LIMIT), order), tmp_path / "run").train()
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert Long.judged == 0, "no reward is computed to look ahead"
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_a_prompt_that_only_the_others_texts_make_too_long_is_named_where_it_is_met(
+    evaluated: bool, tmp_path: Path
+) -> None:
+    # Its own text, the line that names the writer (with a blank line before it and the end of line), the final blank
+    # line of a conversation and the answer fill the model to the last token: a first agent that writes has no room.
+    own = LIMIT - ANSWER - len("\n\nfirst wrote:\n") - len("\n\n")
+    with pytest.raises(
+        ValueError, match=r"task 'task/0', step 2: agent 'second': a conversation of \d+ tokens"
+    ):
+        trainer_of(Pipeline(Long(own)), tmp_path / "run", evaluated).train()
+    with pytest.raises(ValueError, match="task 'task/0': agent 'second'"):
+        trainer_of(Pipeline(Long(own + 1)), tmp_path / "longer").train()
+
+
+def test_looking_ahead_takes_the_steps_that_only_pass_texts_on() -> None:
+    for protocol, passing in (
+        ("pipeline", [True, False]),
+        ({"name": "discussion", "rounds": 2}, [True, True, False]),
+    ):
+        env = wrap(Lengths(), protocol)  # type: ignore[arg-type]
+        assert env.passes_on is False, "no episode is running"
+        env.reset(seed=0)
+        seen = []
+        while env.agents:
+            seen.append(env.passes_on)
+            env.step(dict.fromkeys(env.acting, "1"))
+        assert seen == passing and env.passes_on is False

@@ -14,8 +14,13 @@ import yaml
 
 pytest.importorskip("matplotlib", reason="the report is part of the extra `train`")
 
+from matplotlib.axes import Axes
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from PIL import Image
 
+from textmarl.benchmarks import figures
+from textmarl.benchmarks.comparison import compare
 from textmarl.benchmarks.figures import present_diagnostics
 from textmarl.benchmarks.report import render_page, write_report
 from textmarl.benchmarks.runs import load_run
@@ -106,6 +111,86 @@ def test_table_holds_every_term_before_and_after_with_the_change(make_run: MakeR
         assert f"{term}{before:.2f}{after:.2f}{after - before:+.2f}[" in page.text
 
 
+def with_metrics(folder: Path, names: tuple[str, ...] = ("v0_score",)) -> Path:
+    """The run with metrics beside the score: 1 for every task before and 1.5 after."""
+    evaluations = read_rows(folder / "evaluations.jsonl")
+    for row in evaluations:
+        for episode in row["episodes"]:
+            episode["metrics"] = dict.fromkeys(names, 1.0 if row["step"] == 0 else 1.5)
+    write_rows(folder / "evaluations.jsonl", evaluations)
+    measured = {f"metrics/{name}": 1.25 for name in names}
+    write_rows(folder / "metrics.jsonl", [{**row, **measured} for row in read_rows(folder / "metrics.jsonl")])
+    return folder
+
+
+@words_only
+def test_metrics_beside_the_score_have_a_table_of_their_own_and_stand_in_the_summary(
+    make_run: MakeRun,
+) -> None:
+    text = Page(render_page(with_metrics(make_run()))).text
+    assert "beside the score: v0_score 1.00 to 1.50 (+0.50 [+0.50, +0.50])" in text
+    section = text[text.index("Beside the score") :]
+    assert "v0_score1.001.50+0.50[+0.50, +0.50]" in section
+    terms = text[text.index("What the score is made of") : text.index("Beside the score")]
+    assert "v0_score" not in terms
+
+
+@words_only
+def test_a_run_without_metrics_has_no_such_part(make_run: MakeRun) -> None:
+    assert "beside the score" not in Page(render_page(make_run())).text.lower()
+
+
+@words_only
+def test_metrics_that_an_evaluation_lacks_or_that_are_no_numbers_are_left_out(make_run: MakeRun) -> None:
+    folder = with_metrics(make_run(), ("kept", "torn"))
+    rows = read_rows(folder / "evaluations.jsonl")
+    rows[-1]["episodes"][0]["metrics"]["torn"] = None
+    write_rows(folder / "evaluations.jsonl", rows)
+    text = Page(render_page(folder)).text
+    assert "kept1.001.50" in text and "torn1.00" not in text
+
+
+@words_only
+def test_many_metrics_are_counted_in_the_summary_and_listed_in_the_table(make_run: MakeRun) -> None:
+    names = ("one", "two", "three", "four", "five")
+    text = Page(render_page(with_metrics(make_run(), names))).text
+    assert "three 1.00 to 1.50 (+0.50)  ·  2 more" in text
+    assert all(f"{name}1.001.50+0.50" in text for name in names)
+
+
+@pytest.mark.parametrize("tasks", [12, 1])
+def test_nothing_in_the_picture_is_cut_off(make_run: MakeRun, tasks: int) -> None:
+    folder = with_metrics(make_run(tasks=tasks), ("pass_rate", "all_passed", "timeouts", "v0_score"))
+    rows = read_rows(folder / "metrics.jsonl")
+    for row in rows:  # many terms of both signs: a tall legend, and labels as wide as "-1.5"
+        row |= {f"terms/another_{number}": -0.3 * number for number in range(1, 6)}
+    write_rows(folder / "metrics.jsonl", rows)
+    run = load_run(folder)
+    with figures.style(*figures.PICTURE_COLOURS):
+        figure = figures.picture(run, compare(run), "A title", ["one line of text", "and another"])
+        figure.draw_without_rendering()
+        whole = figure.bbox.padded(1)
+        texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+        labels = [text.get_text() for text in texts]
+        # Ticks beyond an axis' limits exist, but are not drawn.
+        ticks = {label for axes in figure.findobj(Axes) for label in tick_labels(axes)}
+        cut = [
+            text.get_text()
+            for text in texts
+            if text not in ticks and not contains(whole, text.get_window_extent())
+        ]
+    assert "reward" in labels and "another_5" in labels
+    assert not cut
+
+
+def tick_labels(axes: Axes) -> list[Text]:
+    return [label for axis in (axes.xaxis, axes.yaxis) for label in axis.get_ticklabels(which="both")]
+
+
+def contains(whole: Bbox, part: Bbox) -> bool:
+    return whole.x0 <= part.x0 and part.x1 <= whole.x1 and whole.y0 <= part.y0 and part.y1 <= whole.y1
+
+
 def test_page_needs_nothing_but_itself(make_run: MakeRun) -> None:
     html = render_page(make_run())
     page = Page(html)
@@ -164,6 +249,19 @@ def test_shown_sample_is_the_one_nearest_to_the_mean_of_its_task(make_run: MakeR
     text = Page(render_page(folder)).text
     assert "scored 1.4" in text
     assert "scored 0.0" not in text and "scored 3.0" not in text
+
+
+@words_only
+def test_the_first_prompt_of_an_agent_that_acts_in_a_later_turn_is_shown(make_run: MakeRun) -> None:
+    folder = make_run(tasks=1, samples=1, evaluated=(0,), steps=1)
+    (row,) = read_rows(folder / "evaluations.jsonl")
+    (turn,) = row["episodes"][0]["turns"]
+    turn["detailed"]["observation"] = "what the second one reads"
+    again = {"concise": {**turn["concise"], "observation": "read later"}}
+    row["episodes"][0]["turns"] = [{"concise": turn["concise"]}, {"detailed": turn["detailed"]}, again]
+    write_rows(folder / "evaluations.jsonl", [row])
+    text = Page(render_page(folder)).text
+    assert "what the second one reads" in text and "read later" not in text
 
 
 @words_only

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -62,6 +63,29 @@ def test_the_package_runs_as_a_module() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("textmarl evl: no command 'evl'; did you mean 'eval'?")
+
+
+@pytest.mark.parametrize(
+    ("typed", "suggested"),
+    [
+        ("textmarl/TLRD-v0", ["textmarl/TLDR-v0", "textmarl/TLDR-v1"]),
+        ("textmarl/TLRD-v1", ["textmarl/TLDR-v1", "textmarl/TLDR-v0"]),
+        ("tldr", ["textmarl/TLDR-v0", "textmarl/TLDR-v1"]),
+        ("texmarl/TLDR", ["textmarl/TLDR-v0", "textmarl/TLDR-v1"]),
+        ("textmarl/TLDR-v9", ["textmarl/TLDR-v0", "textmarl/TLDR-v1"]),
+        ("textmarl/Climing-v0", ["textmarl/Climbing-v0"]),
+        ("tldr-V0", ["textmarl/TLDR-v0"]),
+        ("textmarl/Chess-v0", []),
+        ("textmarl/", []),
+        ("TLDR/", []),
+    ],
+)
+def test_a_mistyped_id_is_answered_by_the_ids_that_are_called_alike(
+    typed: str, suggested: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", "--env", typed, "--agent", "random"]) == 2
+    answer = capsys.readouterr().err.partition("There are")[0]
+    assert re.findall("'([^']+)'", answer)[1:] == suggested
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from textmarl.agents import evaluate
 from textmarl.envs.games.relay import Relay
 from textmarl.envs.games.vocabulary import ALIASES
+from textmarl.envs.protocols import wrap
 
 
 def relayed(env: Relay, task: int | str) -> list[float]:
-    """The rewards of a team that passes the alias on; the others write misleading texts."""
+    """The rewards of a team that passes the alias on; the others send misleading texts."""
     observations, _ = env.reset(options={"task": task})
     paid = []
     while env.agents:
@@ -82,9 +87,68 @@ def test_only_the_player_in_turn_is_read_and_only_by_the_next_one() -> None:
         assert rewards == dict.fromkeys(texts, 0.0)
         for number, agent in enumerate(env.possible_agents):
             if number == turn:
-                assert observations[agent].startswith(f"The message of player_{turn - 1}: player\n")
+                assert f"\nThe message of player_{turn - 1}: player\n" in observations[agent]
             else:
-                assert observations[agent] == "It is not your turn: nobody reads what you write now."
+                assert observations[agent] == ""
+
+
+def test_only_the_player_in_turn_is_asked_and_reads_its_whole_instruction_then(relay: Relay) -> None:
+    observations, _ = relay.reset(seed=1)
+    for turn, player in enumerate(relay.possible_agents):
+        assert relay.agents == relay.possible_agents and relay.acting == [player]
+        assert [agent for agent, text in observations.items() if text] == [player]
+        assert observations[player].startswith(
+            f"You are {player}, one of {relay.n_agents} players.\nWords: 1 "
+        )
+        observations, *_ = relay.step({player: "1"})
+        assert relay.history[turn].responses == {**dict.fromkeys(relay.possible_agents, ""), player: "1"}
+    assert relay.acting == relay.agents == [] and set(observations.values()) == {""}
+
+
+def test_who_waits_changes_nothing_whatever_it_sends_and_the_player_in_turn_must_send() -> None:
+    alone, talkative = Relay(), Relay()
+    for env in (alone, talkative):
+        env.reset(seed=3)
+        with pytest.raises(ValueError, match=r"one text from each of \['player_0'\]: missing \['player_0'\]"):
+            env.step({"player_1": "1", "player_2": "1"})
+        with pytest.raises(TypeError, match="'player_2' must be a str, not int"):
+            env.step({"player_0": "1", "player_2": 1})  # type: ignore[dict-item]
+    while alone.agents:
+        (player,) = alone.acting
+        noise = {agent: "2 and more" for agent in talkative.agents if agent != player}
+        assert alone.step({player: "2"}) == talkative.step({player: "2", **noise})
+        assert alone.state() == talkative.state()
+
+
+def test_agents_are_asked_once_each_in_an_evaluation() -> None:
+    asked: list[str] = []
+
+    def player(name: str) -> Callable[[str], str]:
+        def answer(prompt: str) -> str:
+            asked.append(name)
+            return re.findall(r"(?:secret word is|message of player_\d:) (\S+)", prompt)[-1]
+
+        return answer
+
+    env = Relay()
+    result = evaluate(env, {name: player(name) for name in env.possible_agents}, tasks=3, batch_size=1)
+    assert asked == env.possible_agents * 3
+    assert result.score == env.optimal_return
+    assert [list(turn) for turn in result.episodes[0].turns] == [[name] for name in env.possible_agents]
+
+
+@pytest.mark.parametrize("protocol", ["pipeline", "discussion"])
+def test_a_protocol_lets_wait_who_waits_inside(protocol: Any) -> None:
+    env = wrap(Relay(), protocol)
+    env.reset(options={"task": "train/1"})
+    asked, paid = [], 0.0
+    while env.agents:
+        asked += env.acting
+        _, rewards, *_ = env.step(dict.fromkeys(env.acting, "2"))
+        paid += rewards["player_0"]
+    stages = 2 if protocol == "discussion" else 1
+    assert asked == [player for player in env.possible_agents for _ in range(stages)]
+    assert paid == 1.0
 
 
 def test_only_the_first_player_reads_the_secret() -> None:
@@ -101,7 +165,9 @@ def test_the_channel_holds_so_many_characters_of_any_kind(capacity: int) -> None
     message = "\x00\U0001f469é\ud800" + "x" * 200
     env.reset(seed=0)
     observations, *_ = env.step({"player_0": message, "player_1": ""})
-    assert observations["player_1"].split(": ", 1)[1].startswith(message[:capacity] + "\n")
+    assert (
+        observations["player_1"].split("The message of player_0: ")[1].startswith(message[:capacity] + "\n")
+    )
 
 
 def test_a_private_code_is_free_in_the_sparse_game_and_costs_in_the_dense_one() -> None:
