@@ -4,11 +4,18 @@
 module                  algorithm
 ======================= =========================================================================
 ``magrpo``              MAGRPO (arXiv 2508.04652), with REINFORCE and RLOO as its baselines
+``c3``                  contextual counterfactual credit (arXiv 2603.06859)
+``grpo``                GRPO (arXiv 2402.03300): one policy writes the texts of all roles
+``igrpo``               independent GRPO: partners resampled, fixed, frozen, or individual rewards
 ======================= =========================================================================
 """
 
 from textmarl.algos.algorithm import Algorithm, Batch, Group, Sample, resolve, returns
+from textmarl.algos.c3 import C3
 from textmarl.algos.config import TrainerConfig, validate_run
+from textmarl.algos.group_relative import GroupRelative
+from textmarl.algos.grpo import GRPO
+from textmarl.algos.igrpo import IGRPO
 from textmarl.algos.magrpo import MAGRPO
 from textmarl.algos.observer import Observer
 from textmarl.algos.records import RunDirectory
@@ -16,10 +23,14 @@ from textmarl.algos.rollout import Node, Rollout
 from textmarl.algos.trainer import Trainer
 
 __all__ = [
+    "C3",
+    "GRPO",
+    "IGRPO",
     "MAGRPO",
     "Algorithm",
     "Batch",
     "Group",
+    "GroupRelative",
     "Node",
     "Observer",
     "Rollout",

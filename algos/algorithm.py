@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from pettingzoo import ParallelEnv
 from torch import Tensor
 
 from textmarl.agents.user_code import CodeNotFound, import_code
@@ -123,6 +124,18 @@ class Algorithm(ABC):
         """Whether the loss reads ``Batch.reference_logprobs``."""
         return False
 
+    @property
+    def plays_initial_policies(self) -> bool:
+        """Whether :meth:`collect` samples from the policies that agents began with."""
+        return False
+
+    def validate_environment(self, env: ParallelEnv) -> None:  # noqa: B027  (most learn in any)
+        """Refuse an environment that this algorithm cannot learn in; called before any model is loaded.
+
+        Raises:
+            ValueError: Says what of the environment does not fit, and what to do.
+        """
+
     @abstractmethod
     def collect(self, rollout: Rollout, tasks: Sequence[tuple[int, int | str | None]]) -> list[Node]:
         """Gather experience on the given tasks (a seed and a task each); return the root of each."""
@@ -189,6 +202,9 @@ def defines_algorithm(stem: str) -> bool:
         return False
     module = importlib.import_module(f"textmarl.algos.{stem}")
     return any(
-        inspect.isclass(v) and issubclass(v, Algorithm) and v.__module__ == module.__name__
+        inspect.isclass(v)
+        and issubclass(v, Algorithm)
+        and not inspect.isabstract(v)  # a base of several
+        and v.__module__ == module.__name__
         for v in vars(module).values()
     )

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pettingzoo import ParallelEnv
+
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.team import TeamConfig
 from textmarl.algos.algorithm import Algorithm
@@ -109,22 +111,34 @@ class TrainerConfig:
         return self.learning_rate
 
 
-def validate_run(algorithm: Algorithm, agents: list[str], team: TeamConfig, sampling: Sampling) -> None:
+def validate_run(
+    algorithm: Algorithm,
+    agents: list[str],
+    team: TeamConfig,
+    sampling: Sampling,
+    env: ParallelEnv | None = None,
+) -> None:
     """Refuse settings that do not go together, before any model is loaded.
 
     Raises:
         ValueError: Says which setting, and what to do.
     """
     algorithm.validate(agents)
+    if env is not None:
+        algorithm.validate_environment(env)
     for index in range(len(agents)):
         team.model_of(index, len(agents))
     if sampling.temperature == 0:
         raise ValueError(
             "sampling.temperature 0 is greedy: a group's responses would all be equal. Use 0.7, or 1"
         )
-    if algorithm.needs_reference and (
-        team.reference == "none" or (team.tuning == "full" and team.reference != "copy")
-    ):
+    no_reference = team.reference == "none" or (team.tuning == "full" and team.reference != "copy")
+    if algorithm.plays_initial_policies and no_reference:
+        raise ValueError(
+            "the algorithm plays with the initial policies and the team keeps none: with full weights set "
+            "team.reference to copy, with LoRA to adapter-off, or choose other partners (algo.partner)"
+        )
+    if algorithm.needs_reference and no_reference:
         raise ValueError(
             "the algorithm asks for KL to a reference policy and the team keeps none: with full weights set "
             "team.reference to copy, with LoRA to adapter-off, or set algo.kl_coef to 0"

@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,22 @@ from textmarl.envs.vector import acting, step_all
 
 JointMode = Literal["aligned", "cross"]
 Branching = Literal["tree", "chain"]
+
+
+class Sampler(Protocol):
+    """Whoever answers as :meth:`Policy.generate` does: a policy, or what an agent's policy once was."""
+
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling,
+        generator: torch.Generator,
+        n: int = ...,
+        batch_size: int = ...,
+        on_tokens: Callable[[int], None] | None = ...,
+    ) -> list[list[Response]]:
+        """Sample ``n`` responses to each conversation."""
+        ...
 
 
 @dataclass
@@ -56,6 +72,10 @@ class Node:
     continuations: list[tuple[Node, int | None] | None] = field(default_factory=list)
     """For each joint action the node that follows it and its place there (None: it leads to all of that node's joint
     actions, as in a tree); None where the episode ended."""
+    learner: str | None = None
+    """The one agent whose responses are compared here, where the others only make up its environment; None: all."""
+    decisions: list[Node] = field(default_factory=list)
+    """Groups that branch off from this history beside what was played, a learner each (see ``textmarl.algos.c3``)."""
 
     def children(self) -> list[Node]:
         """Return the distinct nodes that follow this one."""
@@ -166,6 +186,78 @@ class Rollout:
         self.cost.generated_tokens += done
         self.cost.generation_seconds += time.perf_counter() - started
 
+    def sample_each(
+        self,
+        nodes: Sequence[Node],
+        counts: Sequence[Mapping[str, int]],
+        policies: Sequence[Mapping[str, Sampler]] | None = None,
+    ) -> None:
+        """Let agents answer the histories of each node, every agent as often as is said for it there.
+
+        Args:
+            nodes: Where to sample. An agent that waits has an empty response, without tokens.
+            counts: For each node, agent -> how many responses to each of the node's histories; 0 leaves the agent's
+                responses at the node as they are.
+            policies: For each node, agent -> who answers; default: the team's own.
+        """
+        started, done = time.perf_counter(), 0
+        players = policies if policies is not None else [self.policies] * len(nodes)
+        # By agent and who answers for it: the conversations, and the nodes they belong to.
+        asked: dict[tuple[str, int], list[Conversation]] = {}
+        at: dict[tuple[str, int], list[Node]] = {}
+        samplers: dict[tuple[str, int], Sampler] = {}
+        for node, count, player in zip(nodes, counts, players, strict=True):
+            for agent in self.agents:
+                key = (agent, id(player[agent]))
+                samplers[key] = player[agent]
+                for env, own in zip(node.envs, node.conversations, strict=True):
+                    if agent in acting(env) and count[agent]:
+                        asked.setdefault(key, []).extend([own[agent]] * count[agent])
+                        at.setdefault(key, []).extend([node] * count[agent])
+        total = sum(map(len, asked.values())) * self.sampling.max_new_tokens
+
+        def on_tokens(count: int) -> None:
+            nonlocal done
+            done += count
+            self.on_progress("generation", done, total)
+
+        models = {
+            agent: policy
+            for agent, policy in self.policies.items()
+            if isinstance(policy, Policy) and (agent, id(policy)) in asked
+        }
+        how = (1, self.batch_size, on_tokens)
+        generated: dict[tuple[str, int], list[list[Response]]] = {}
+        try:
+            own_answers = answer(
+                models,
+                {a: asked[a, id(policy)] for a, policy in models.items()},
+                self.sampling,
+                self.generators,
+                *how,
+            )
+            generated = {(a, id(models[a])): responses for a, responses in own_answers.items()}
+            for key in [key for key in asked if key not in generated]:
+                generated[key] = samplers[key].generate(
+                    asked[key], self.sampling, self.generators[key[0]], *how
+                )
+        except NoRoomError as error:
+            key = next(key for key in asked if key[0] == error.agent)
+            where = at[key][min(error.place, len(at[key]) - 1)]
+            raise ValueError(f"task {where.task_id!r}, step {where.turn + 1}: {error}") from error
+        answers = {key: iter(responses) for key, responses in generated.items()}
+        for node, count, player in zip(nodes, counts, players, strict=True):
+            for agent in self.agents:
+                if count[agent]:
+                    said = answers.get((agent, id(player[agent])), iter(()))
+                    node.responses[agent] = [
+                        next(said)[0] if agent in acting(env) else Response("")
+                        for env in node.envs
+                        for _ in range(count[agent])
+                    ]
+        self.cost.generated_tokens += done
+        self.cost.generation_seconds += time.perf_counter() - started
+
     def step(self, nodes: list[Node], joint_mode: JointMode, branching: Branching) -> list[Node]:
         """Step every joint action of every node in an environment of its own.
 
@@ -266,6 +358,7 @@ def follow(
         for j, env, conversations in alive:
             weight = node.joint_weight  # finished branches keep their share
             child = Node(node.task_id, node.turn + 1, weight, weight, [env], [conversations])
+            child.learner = node.learner
             node.continuations[j] = (child, None)
             children.append(child)
         return children
@@ -273,6 +366,7 @@ def follow(
         return []
     envs, histories = [env for _, env, _ in alive], [conversations for _, _, conversations in alive]
     child = Node(node.task_id, node.turn + 1, node.weight, node.joint_weight, envs, histories)
+    child.learner = node.learner
     for position, (j, _, _) in enumerate(alive):
         node.continuations[j] = (child, position)
     return [child]

@@ -79,7 +79,7 @@ class Trainer:
             raise ValueError(
                 f"the team's agents {list(team.policies)} are not the environment's {self.agents}"
             )
-        validate_run(algorithm, self.agents, team.config, self.sampling)
+        validate_run(algorithm, self.agents, team.config, self.sampling, env)
         self.run = RunDirectory(run, self.config.keep_checkpoints)
         self.resolved = resolved
         self._settings = self._fixed_settings()
@@ -163,13 +163,14 @@ class Trainer:
             self.config.rollout_batch_size,
             self.observer.phase,
         )
-        roots = self.algorithm.collect(rollout, self._tasks(step))
+        tasks = self._tasks(step)
+        roots = self.algorithm.collect(rollout, tasks)
         groups: dict[str, list[Group]] = {agent: [] for agent in self.agents}
         for group in self.algorithm.credit(roots, self.agents):
             groups[group.samples[0].agent].append(group)
 
         update_started = time.perf_counter()
-        metrics: dict[str, float] = {"step": step, "tasks": len(roots), "learning_rate": learning_rate}
+        metrics: dict[str, float] = {"step": step, "tasks": len(tasks), "learning_rate": learning_rate}
         metrics |= self._describe_experience(roots, rollout)
         # Undiscounted, whatever an algorithm makes of the rewards: comparable between algorithms.
         metrics["return"] = float(np.mean([returns(root, 1.0).mean() for root in roots]))

@@ -16,6 +16,7 @@ COMMANDS = {
     "play": "take an agent's seat in the terminal",
     "envs": "list the environments, or show one's documentation page",
     "report": "rebuild the report of a run",
+    "diagnose": "compare the credit that a run's algorithm gives with independent replays",
     "sandbox": "check what holds model-written code back on this machine",
 }
 

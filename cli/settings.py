@@ -134,7 +134,7 @@ def _checked(
     env = environments.make(env_id, kwargs)
     eval_env = environments.make(env_id, {**kwargs, **resolved["env"]["eval_kwargs"]}, "env.eval_kwargs")
     with told_in_one_line():
-        validate_run(configured, list(env.possible_agents), team, sampling)
+        validate_run(configured, list(env.possible_agents), team, sampling, env)
     held_out = not shared_tasks(env, eval_env)
     return Settings(
         run, resume, transcripts, env, eval_env, held_out, configured, team, sampling, trainer, resolved

@@ -385,9 +385,20 @@ class Single(_Wrapper):
     the first role, and `metrics` has `well_formed`: 1.0 if the text had as many parts as there are roles.
 
     **Rule.** The text is cut at every occurrence of the delimiter, wherever it stands. Part i, without the white space
+    <<<<<<< HEAD
+    around it, is the text of role i; parts beyond the last role are dropped. With a single role the text is handed on
+    unchanged.
+
+    **A missing delimiter scores 0.** A text with fewer parts than roles is never split by guessing: the roles without
+    a part have an empty text, and the score of the turn is 0 however good the other parts are, or what the environment
+    gives such texts where that is less than 0: saying nothing must not be a way out of a loss. What this takes away is
+    the reward term `malformed` (0.0 or less), so the terms still add up to the score. Of an environment without
+    `reward_terms` the reward alone is bounded so.
+    =======
     around it, is the text of role i. A missing part is an empty text, scored as such; parts beyond the last role are
     dropped. With a single role the text is handed on unchanged. A role that the environment inside lets wait (`Relay`)
     keeps its place, reads nothing, and its part is ignored.
+    >>>>>>> main
 
     On a coding environment this is one agent that writes helper and main function (up to 4 points), and says so in a
     warning. One that writes the main function alone is `main_only=True` of the environment, without a protocol (up to
@@ -410,6 +421,12 @@ class Single(_Wrapper):
         super().__init__(env, ["agent"])
         self.roles = list(env.possible_agents)
         self.delimiter = delimiter
+        # Environments of others have neither; copies of an environment never change them.
+        shifts = getattr(env.unwrapped, "reward_shift", {})
+        self._shift = _mean({role: shifts.get(role, 0.0) for role in self.roles})
+        self._pays_progress = bool(getattr(env.unwrapped, "progress_rewards", False))
+        self._worth = 0.0  # of the last turn, before and after what `malformed` took
+        self._bounded = 0.0
 
     @property
     def agents(self) -> list[str]:  # type: ignore[override]  # PettingZoo declares an attribute
@@ -420,6 +437,11 @@ class Single(_Wrapper):
     def metric_names(self) -> tuple[str, ...]:
         """Those of the environment inside and `well_formed`."""
         return (*getattr(self.env, "metric_names", ()), "well_formed")
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Those of the environment inside and `malformed`."""
+        return (*getattr(self.env, "term_names", ()), "malformed")
 
     def reset(
         self, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -432,7 +454,8 @@ class Single(_Wrapper):
         )
         text = self._joined(observations)
         text = text if len(self.roles) == 1 else instruction + text
-        return {"agent": Observation(text)}, {"agent": self._info(infos, 0.0)}
+        self._worth = self._bounded = 0.0
+        return {"agent": Observation(text)}, {"agent": self._info(infos, len(self.roles), 0.0)}
 
     def step(
         self, actions: Mapping[str, str]
@@ -447,10 +470,10 @@ class Single(_Wrapper):
         terminated = ended and all(terminations.values())
         return (
             {"agent": Observation("" if ended else self._joined(observations))},
-            {"agent": _mean(rewards)},
+            {"agent": self._paid(_mean(rewards), len(parts))},
             {"agent": terminated},
             {"agent": ended and not terminated},
-            {"agent": self._info(infos, float(len(parts) == len(self.roles)))},
+            {"agent": self._info(infos, len(parts), float(len(parts) == len(self.roles)))},
         )
 
     def parts(self, text: str) -> list[str]:
@@ -464,10 +487,29 @@ class Single(_Wrapper):
             f"Role {role}:\n{observations[role]}" for role in self.roles if role in observations
         )
 
-    def _info(self, infos: Mapping[str, Mapping[str, Any]], well_formed: float) -> dict[str, Any]:
+    def _allowed(self, worth: float, parts: int) -> float:
+        """What a turn is worth whose text has so many parts."""
+        return worth if parts >= len(self.roles) else min(worth, 0.0)
+
+    def _paid(self, reward: float, parts: int) -> float:
+        """The reward of a step, of the one that the environment inside pays."""
+        before, bounded_before = self._worth, self._bounded
+        gained = reward - self._shift
+        self._worth = before + gained if self._pays_progress else gained
+        self._bounded = self._allowed(self._worth, parts)
+        if self._bounded == self._worth and (not self._pays_progress or before == bounded_before):
+            return reward  # to the last digit
+        return self._bounded - (bounded_before if self._pays_progress else 0.0) + self._shift
+
+    def _info(self, infos: Mapping[str, Mapping[str, Any]], parts: int, well_formed: float) -> dict[str, Any]:
         info = dict(next(iter(infos.values()), {}))
         if "individual_reward" in info:
-            info["individual_reward"] = _mean({role: own["individual_reward"] for role, own in infos.items()})
+            own = _mean({role: own["individual_reward"] for role, own in infos.items()})
+            info["individual_reward"] = self._allowed(own, parts)
+        if "score" in info and "reward_terms" in info:
+            allowed = self._allowed(info["score"], parts)
+            info["reward_terms"] = {**info["reward_terms"], "malformed": allowed - info["score"]}
+            info["score"] = allowed
         info["metrics"] = {**info.get("metrics", {}), "well_formed": well_formed}
         return info
 

@@ -402,6 +402,54 @@ def test_malformed_texts_are_divided_by_the_documented_rule(text: str, parts: li
     assert infos["agent"]["metrics"]["well_formed"] == float(text.count("[NEXT]") == 2)
 
 
+class Paying(TextEnv):
+    """Pays the numbers written, whichever role writes them; an empty text is worth 0."""
+
+    possible_agents = ["a", "b"]
+    tasks = TaskSet.of(["task"])
+    individual_rewards = True
+
+    def observe(self, agent: str) -> str:
+        return agent
+
+    def judge(self, responses: dict[str, str]) -> Outcome:
+        own = {agent: float(text or 0) for agent, text in responses.items()}
+        return Outcome({"score": sum(own.values())}, own)
+
+
+@pytest.mark.parametrize("shift", [0.0, -2.0])
+@pytest.mark.parametrize(
+    "text, score",
+    [("3[NEXT]4", 7.0), ("3", 0.0), ("", 0.0), ("-3", -3.0), ("3[NEXT]4[NEXT]5", 7.0), ("3[NEXT]", 3.0)],
+)
+def test_a_missing_delimiter_scores_0_or_less(text: str, score: float, shift: float) -> None:
+    """A part that is there and empty is what the writer chose; a loss is never escaped by leaving a part out."""
+    env = Single(Paying(reward_shift=shift))
+    _, infos = env.reset()
+    assert infos["agent"]["reward_terms"] == {"score": 0.0, "malformed": 0.0}
+    _, rewards, _, _, infos = env.step({"agent": text})
+    assert rewards["agent"] == score + shift
+    assert infos["agent"]["score"] == score == sum(infos["agent"]["reward_terms"].values())
+    assert tuple(infos["agent"]["reward_terms"]) == env.term_names == ("score", "malformed")
+    assert infos["agent"]["individual_reward"] == score / 2
+
+
+def test_where_progress_is_paid_the_rewards_still_add_up_to_the_last_score() -> None:
+    class Progress(Paying):
+        progress_rewards = True
+
+    turns = ["3[NEXT]4", "9", "5[NEXT]5", "-2"]
+    env = Single(Progress(max_turns=4, reward_shift=-1.0))
+    env.reset()
+    paid, scores = [], []
+    for text in turns:
+        _, rewards, _, _, infos = env.step({"agent": text})
+        paid.append(rewards["agent"] + 1.0)
+        scores.append(infos["agent"]["score"])
+    assert scores == [7.0, 0.0, 10.0, -2.0]
+    assert paid == [7.0, -7.0, 10.0, -12.0]
+
+
 def test_a_single_role_gets_the_text_unchanged() -> None:
     class Alone(Words):
         possible_agents = ["solo"]

@@ -1,0 +1,116 @@
+"""Algorithms on the command line: a setting that cannot work is refused, with what to do, before a model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from textmarl.agents import Team
+from textmarl.algos import IGRPO
+from textmarl.cli import main
+from textmarl.cli.settings import read_settings
+
+CLIMBING = ["--env", "textmarl/Climbing-v0"]
+THREE = [*CLIMBING, "--env.kwargs.n_agents", "3"]
+FULL = ["--team.tuning", "full"]
+
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "a field that is not there": (
+        [*CLIMBING, "--algo", "igrpo", "--algo.partners", "fixed"],
+        "unknown option --algo.partners; did you mean '--algo.partner'",
+    ),
+    "a field of another algorithm": (
+        [*CLIMBING, "--algo", "c3", "--algo.group_size", "8"],
+        "unknown option --algo.group_size",
+    ),
+    "a value that is no choice": (
+        [*CLIMBING, "--algo", "igrpo", "--algo.partner", "resample"],
+        "--algo.partner: expected one of resampled, fixed, frozen, aligned, got resample; did you mean 'resampled'",
+    ),
+    "one response has no group": (
+        [*CLIMBING, "--algo.group_size", "1"],
+        "Use a larger group, or algo.baseline none with algo.normalize none (REINFORCE)",
+    ),
+    "one candidate has no alternative": (
+        [*CLIMBING, "--algo", "c3", "--algo.fan_out", "1"],
+        "2 or more at every turn, got 1",
+    ),
+    "a list with one candidate": (
+        [*CLIMBING, "--algo", "c3", "--algo.fan_out", "[4,1]"],
+        "2 or more at every turn, got [4, 1]",
+    ),
+    "a group that cannot be divided": (
+        [*THREE, "--algo", "igrpo"],
+        "8 does not do for 3. Use 6 or another multiple of 3",
+    ),
+    "one member for each agent": (
+        [*THREE, "--algo", "igrpo", "--algo.group_size", "3"],
+        "two members or more each: 3 does not do for 3. Use 6",
+    ),
+    "chains of cross joint actions": (
+        [*CLIMBING, "--algo.branching", "chain", "--algo.joint_mode", "cross"],
+        "Use algo.joint_mode aligned, or algo.branching tree",
+    ),
+    "KL on full weights": (
+        [*CLIMBING, *FULL, "--algo.kl_coef", "0.1"],
+        "set team.reference to copy, with LoRA to adapter-off, or set algo.kl_coef to 0",
+    ),
+    "KL on full weights, C3": (
+        [*CLIMBING, *FULL, "--algo", "c3", "--algo.kl_coef", "0.1"],
+        "set team.reference to copy",
+    ),
+    "initial partners of full weights": (
+        [*CLIMBING, *FULL, "--algo", "igrpo", "--algo.partner", "frozen"],
+        "plays with the initial policies and the team keeps none: with full weights set team.reference to copy",
+    ),
+    "a team for the algorithm of one policy": (
+        [*CLIMBING, "--algo", "grpo"],
+        "Wrap the environment in the protocol single (env.kwargs.protocol single",
+    ),
+    "individual rewards that are not defined": (
+        [*CLIMBING, "--algo", "igrpo", "--algo.partner", "aligned", "--env.kwargs.reward", "individual"],
+        'Climbing defines no individual rewards: use reward="team"',
+    ),
+    "individual rewards of groups that are not sampled together": (
+        ["--env", "textmarl/TLDR-v1", "--env.kwargs.reward", "individual", "--algo", "igrpo"],
+        "goes with algo.partner aligned",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused_before_a_model_is_loaded(
+    mistake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a model was asked for")
+
+    monkeypatch.setattr(Team, "create", load)
+    words, message = MISTAKES[mistake]
+    assert main(["train", *words, "--team.model", "no/such", "--run", "run"]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not Path("run").exists()
+
+
+def test_a_field_in_a_file_that_the_algorithm_does_not_have_is_refused_by_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"env": "textmarl/Climbing-v0", "algo": {"name": "igrpo", "parter": "fixed"}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert main(["train", "--config", "run.yaml"]) == 2
+    assert "unknown key 'algo.parter'; did you mean 'algo.partner'" in capsys.readouterr().err
+
+
+def test_fields_are_reached_by_flags_and_files(tmp_path: Path) -> None:
+    content = {"env": "textmarl/Climbing-v0", "algo": {"name": "c3", "fan_out": [2, 4], "normalize": "std"}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    settings = read_settings(["--config", "run.yaml"])
+    assert settings.resolved["algo"]["fan_out"] == [2, 4]
+    assert settings.resolved["algo"]["baseline"] == "leave_one_out"
+    assert read_settings(["--config", "run.yaml", "--algo.fan_out", "3"]).resolved["algo"]["fan_out"] == 3
+    words = [*CLIMBING, "--algo", "igrpo", "--algo.partner", "fixed", "--algo.group_size", "6"]
+    algorithm = read_settings(words).algorithm
+    assert isinstance(algorithm, IGRPO) and (algorithm.partner, algorithm.group_size) == ("fixed", 6)

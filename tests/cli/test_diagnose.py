@@ -1,0 +1,50 @@
+"""`textmarl diagnose` on a finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from textmarl.cli import main
+
+
+def test_a_finished_run_is_diagnosed_in_a_table_and_json(
+    trained_run: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = trained_run
+    words = ["diagnose", str(run), "--tasks", "2", "--contexts", "2", "--replays", "2", "--seed", "3"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "credit of magrpo in user/Vowels-v0: 2 replays a response" in printed
+    assert all(word in printed for word in ("fidelity", "reliability", "influence", "first", "second", "all"))
+    record = json.loads((run / "diagnostics.json").read_text(encoding="utf-8"))
+    assert list(record["credit"]) == ["first", "second", "all"]
+    assert record["credit"]["all"]["contexts"] == 4 and record["algo"]["group_size"] == 2
+    # 2 tasks of 2 joint actions; 2 agents' 2 groups of 2 responses, 2 replays each, and as many drawn freely for both
+    # agents of a task together; a candidate for influence twice in each of 4 groups.
+    assert record["cost"]["reward_evaluations"] == 4 + 16 + 16 + 8
+    assert main(words) == 0
+    assert json.loads((run / "diagnostics.json").read_text(encoding="utf-8")) == record
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["nowhere"], "'nowhere' has no config.yaml"), ([".", "--replay", "3"], "unknown option --replay")],
+)
+def test_what_is_no_run_is_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diagnose", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_numbers_that_tell_nothing_are_refused(
+    trained_run: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = trained_run
+    assert main(["diagnose", str(run), "--tasks", "0"]) == 2
+    assert "--tasks and --batch-size must be at least 1" in capsys.readouterr().err
+    assert main(["diagnose", str(run), "--replays", "1"]) == 2
+    assert "2 or more replays" in capsys.readouterr().err
