@@ -286,12 +286,14 @@ def shares_prompts(model: PreTrainedModel) -> bool:
     if not supported(model):
         return False
     vocabulary = model.config.get_text_config().vocab_size
-    probe = [i % vocabulary for i in (5, 3, 7, 2, 6)]
+    probe = [vocabulary * i // 7 for i in (5, 3, 6, 2, 4)]  # first ids are special and badly conditioned
     ids = torch.tensor([probe], device=model.device)
-    expected = model(input_ids=ids, use_cache=False).logits[0, 2:].float()
     before = model.config._attn_implementation
-    model.set_attn_implementation(ATTENTION)
     try:
+        # The plain products round as ours do; in bfloat16 another kernel may be far off on a text like this one.
+        model.set_attn_implementation("eager")
+        expected = model(input_ids=ids, use_cache=False).logits[0, 2:].float()
+        model.set_attn_implementation(ATTENTION)
         packed = Packed.of([probe[:3]], [[probe[4:], probe[3:]]], model.device)
         states = [packed.forward(model)[[2, 4, 5]]]
         shared, last = SharedPrefix.encode(model, [probe[:3]], rows_per_prompt=1, capacity=2)
