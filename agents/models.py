@@ -32,6 +32,7 @@ from huggingface_hub.errors import GatedRepoError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from textmarl.agents.memory import keep_freed_memory
 from textmarl.agents.tiny import tiny_model, tiny_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ def load_model(
         ValueError: The folder holds no loadable model, or ``dtype`` is unknown.
     """
     target = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if target.type == "cpu":
+        keep_freed_memory()
     if name == "tiny":
         precision = torch.float32 if dtype == "auto" else resolve_dtype(dtype, target)
         return tiny_model(seed).to(target, precision).eval(), tiny_tokenizer()

@@ -26,6 +26,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from textmarl.agents.adapters import AdapterBank
+from textmarl.agents.norms import slim_norms
 from textmarl.agents.packed import Packed
 
 logger = logging.getLogger(__name__)
@@ -294,6 +295,7 @@ def shares_prompts(model: PreTrainedModel) -> bool:
         model.set_attn_implementation("eager")
         expected = model(input_ids=ids, use_cache=False).logits[0, 2:].float()
         model.set_attn_implementation(ATTENTION)
+        slim_norms(model)
         packed = Packed.of([probe[:3]], [[probe[4:], probe[3:]]], model.device)
         states = [packed.forward(model)[[2, 4, 5]]]
         shared, last = SharedPrefix.encode(model, [probe[:3]], rows_per_prompt=1, capacity=2)

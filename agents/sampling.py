@@ -92,12 +92,14 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
     tokens = (block * DRAW_BLOCK + place)[:, 0]
     # The two levels round differently: a mass at the very end of a block may lie past its last token, or on a token
     # of probability 0. There the likeliest token is taken.
-    likeliest = probabilities.argmax(dim=-1)
     inside_block = (place[:, 0] < DRAW_BLOCK) & (tokens < vocabulary)
-    tokens = tokens.where(inside_block, likeliest)
+    tokens = tokens.where(inside_block, 0)
     drawn = probabilities.gather(-1, tokens[:, None])[:, 0]
-    tokens = tokens.where(drawn > 0, likeliest)
-    return tokens, probabilities.gather(-1, tokens[:, None])[:, 0].log()
+    missed = ~inside_block | (drawn == 0)
+    if missed.any():
+        tokens = tokens.where(~missed, probabilities.argmax(dim=-1))
+        drawn = probabilities.gather(-1, tokens[:, None])[:, 0]
+    return tokens, drawn.log()
 
 
 def log_distribution(logits: Tensor, targets: Tensor, sampling: Sampling) -> Tensor:
