@@ -5,7 +5,7 @@
 
 The page needs nothing but itself: styles and figures are inside, no script, no network. It can be written at any time, also
 while the run goes on. Changes are between the first and the last held-out evaluation; their 95 % intervals resample the
-held-out tasks (`textmarl.benchmarks.statistics.paired_bootstrap`). Needs matplotlib: `pip install "textmarl[train]"`.
+held-out tasks (`textmarl.benchmarks.statistics.paired_bootstrap`). Needs matplotlib: `pip install matplotlib`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ A task set comes from one of these sources (`load_tasks`):
 | source      | meaning                                                                                 |
 |-------------|-----------------------------------------------------------------------------------------|
 | `"bundled"` | the tasks that ship with textmarl; offline, at once                                     |
-| `"hub"`     | the published data set, through `datasets` (`pip install textmarl[data]` and a network) |
+| `"hub"`     | the published data set, through `datasets` (`pip install datasets` and a network) |
 | a path      | JSONL, one JSON array, or a folder of `<split>.jsonl`; rows in the Hub's schema         |
 
 Every source takes `split="train"` and slices such as `"train[:1000]"`, `"test[16:]"` or `"test[33:163]"`.
@@ -377,7 +377,7 @@ def _hub_rows(hub: str, config: str | None, split: str, part: slice) -> list[_Ro
     try:
         import datasets
     except ImportError as error:
-        raise ImportError('source="hub" needs the package `datasets`: pip install textmarl[data]') from error
+        raise ImportError('source="hub" needs the package `datasets`: pip install datasets (or -e ".[data]" in a checkout of textmarl).') from error
     try:
         table = datasets.load_dataset(hub, config, split=split)
     except Exception as error:  # `datasets` lets through whatever its file systems and HTTP clients raise

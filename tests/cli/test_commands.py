@@ -54,7 +54,7 @@ def test_the_light_commands_import_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert 'pip install "textmarl[train]"' in done.stderr
+    assert "pip install -e '.[train]'" in done.stderr
 
 
 def test_the_package_runs_as_a_module() -> None:
