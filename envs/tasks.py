@@ -377,7 +377,9 @@ def _hub_rows(hub: str, config: str | None, split: str, part: slice) -> list[_Ro
     try:
         import datasets
     except ImportError as error:
-        raise ImportError('source="hub" needs the package `datasets`: pip install datasets (or -e ".[data]" in a checkout of textmarl).') from error
+        raise ImportError(
+            'source="hub" needs the package `datasets`: pip install datasets (or -e ".[data]" in a checkout of textmarl).'
+        ) from error
     try:
         table = datasets.load_dataset(hub, config, split=split)
     except Exception as error:  # `datasets` lets through whatever its file systems and HTTP clients raise

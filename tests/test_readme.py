@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -117,6 +118,22 @@ def test_own_environment_of_the_readme_is_trained(tmp_path: Path, monkeypatch: p
     assert metrics["grad_norm/first"] > 0 and metrics["grad_norm/second"] > 0
 
 
+SMALL = ("--team.model", "tiny", "--sampling.max_new_tokens", "16", "--env.kwargs.split", "train[:2]")
+
+
+def test_the_algorithm_among_the_examples_is_trained_by_its_own_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    docstring = ast.get_docstring(ast.parse((ROOT / "examples" / "own_algorithm.py").read_text()), clean=False)
+    assert docstring is not None
+    command = docstring[docstring.index("textmarl train") :]
+    for folder in ("examples", "benchmarks"):  # it is called at the root
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.chdir(tmp_path)
+    assert len(train_in(tmp_path, command, *SMALL, *SHORT)) == 1
+
+
 def test_own_algorithm_of_the_readme_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     (example,) = (code for code in examples("README.md") if "class Wins" in code)
@@ -124,7 +141,6 @@ def test_own_algorithm_of_the_readme_is_trained(tmp_path: Path, monkeypatch: pyt
     command = command_with("wins.py").replace("benchmarks/configs", str(ROOT / "benchmarks" / "configs"))
     monkeypatch.chdir(tmp_path)
     Path("wins.py").write_text(example, encoding="utf-8")
-    small = ("--team.model", "tiny", "--sampling.max_new_tokens", "16", "--env.kwargs.split", "train[:2]")
-    metrics = train_in(tmp_path, command, *small, *SHORT)
+    metrics = train_in(tmp_path, command, *SMALL, *SHORT)
     assert len(metrics) == 1
     assert "wins.py:Wins" in (tmp_path / "runs" / "wins" / "config.yaml").read_text()
