@@ -114,8 +114,8 @@ def describe_command_line(spec: EnvSpec) -> str:
 _CALLS = (("eval", " --agent openai:URL#MODEL"), ("train", ""))
 PROTOCOLS = (
     "Agents that read each other's texts before they answer, or one that writes all roles: `--env.kwargs.protocol pipeline`, "
-    "`discussion` or `single`; with arguments `--env.kwargs.protocol '{\"name\": \"discussion\", \"rounds\": 2}'`. This is "
-    "no argument of the environment: from Python it is `textmarl.envs.protocols.wrap(env, \"pipeline\")`."
+    '`discussion` or `single`; with arguments `--env.kwargs.protocol \'{"name": "discussion", "rounds": 2}\'`. This is '
+    'no argument of the environment: from Python it is `textmarl.envs.protocols.wrap(env, "pipeline")`.'
 )
 
 
@@ -158,6 +158,6 @@ def _meant(name: str, known: Mapping[str, Any], section: str) -> str:
         if name in list(inspect.signature(kind).parameters)[1:]:  # without the environment
             return (
                 f"; {name} is of the protocol {kind.protocol}: --{section}.protocol "
-                f"'{{\"name\": \"{kind.protocol}\", \"{name}\": ...}}'."
+                f'\'{{"name": "{kind.protocol}", "{name}": ...}}\'.'
             )
     return close_matches(name, known)

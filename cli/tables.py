@@ -48,13 +48,19 @@ def evaluation_table(evaluation: Evaluation, split: str | None = None) -> Table:
 
 
 def _answers(evaluation: Evaluation) -> str | None:
-    """How long the answers are and how they ended; None for agents without tokens."""
-    answers = [answer for e in evaluation.episodes for turn in e.turns for answer in turn.values()]
-    tokens = [answer["tokens"] for answer in answers]
-    if not any(tokens):
+    """How long the answers are and how they ended, without the agents that have no tokens; None where none has any."""
+    turns = [turn for episode in evaluation.episodes for turn in episode.turns]
+    with_tokens = {agent for turn in turns for agent, answer in turn.items() if answer["tokens"]}
+    answers = [answer for turn in turns for agent, answer in turn.items() if agent in with_tokens]
+    if not answers:
         return None
+    tokens = [answer["tokens"] for answer in answers]
     cut = sum(answer["finish"] == "length" for answer in answers) / len(answers)
-    lines = [f"mean response {sum(tokens) / len(tokens):.1f} tokens, {100 * cut:.0f} % cut at the limit"]
+    others = {agent for turn in turns for agent in turn} - with_tokens
+    whose = f" of {', '.join(sorted(with_tokens))}" if others else ""
+    lines = [
+        f"mean response{whose} {sum(tokens) / len(tokens):.1f} tokens, {100 * cut:.0f} % cut at the limit"
+    ]
     if any("prompt_tokens" in answer for answer in answers):
         prompts = sum(answer.get("prompt_tokens", 0) for answer in answers)
         estimated = sum("tokens_estimated" in answer for answer in answers)

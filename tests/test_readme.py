@@ -125,7 +125,9 @@ def test_the_algorithm_among_the_examples_is_trained_by_its_own_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch")
-    docstring = ast.get_docstring(ast.parse((ROOT / "examples" / "own_algorithm.py").read_text()), clean=False)
+    docstring = ast.get_docstring(
+        ast.parse((ROOT / "examples" / "own_algorithm.py").read_text()), clean=False
+    )
     assert docstring is not None
     command = docstring[docstring.index("textmarl train") :]
     for folder in ("examples", "benchmarks"):  # it is called at the root
