@@ -67,12 +67,13 @@ class NoRoomError(ValueError):
 
     Args:
         message: How long it is, and what to do.
-        place: Which of the conversations that were to be answered, from 0; the longest.
+        agent: Whose.
+        place: Which of the conversations that the agent was to answer, from 0; the longest.
     """
 
-    def __init__(self, message: str, place: int) -> None:
+    def __init__(self, message: str, agent: str, place: int) -> None:
         super().__init__(message)
-        self.place = place
+        self.agent, self.place = agent, place
 
 
 @runtime_checkable

@@ -1,6 +1,7 @@
 """Batched generation: many prompts, several responses to each.
 
-The fast path stores every prompt once (:mod:`textmarl.agents.prefix`) and lets finished responses leave the batch.
+The fast path stores every prompt once (:mod:`textmarl.agents.prefix`), computes the adapters of several policies in
+one batch (:mod:`textmarl.agents.adapters`) and lets finished responses leave it.
 A model that cannot share prompts goes through ``transformers``' own ``generate``, which draws with the same function
 from the same numbers: both paths sample the same distribution, and with exact arithmetic the same tokens.
 """
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from textmarl.agents.adapters import AdapterBank
 from textmarl.agents.prefix import SharedPrefix
 from textmarl.agents.sampling import Sampling, draw
 
@@ -48,6 +50,8 @@ def generate_shared(
     sampling: Sampling,
     uniform: Tensor,
     on_tokens: Callable[[int], None] | None = None,
+    adapters: AdapterBank | None = None,
+    owners: list[int] | None = None,
 ) -> list[Sequence]:
     """Sample ``n`` responses to each of ``U`` prompts, each prompt encoded and stored once.
 
@@ -60,6 +64,8 @@ def generate_shared(
         uniform: (U * n, max_new_tokens) numbers in [0, 1); row u * n + k, column t decide token t of response k to
             prompt u, whatever else is in the batch.
         on_tokens: Called after every decoding step with the number of tokens it added.
+        adapters: The adapters that ``model`` computes with now, where there are several.
+        owners: Which of ``adapters`` answers each prompt.
 
     Returns:
         U * n sequences, those of one prompt beside each other.
@@ -67,11 +73,15 @@ def generate_shared(
     sequences = [Sequence() for _ in range(len(prompts) * n)]
     rows = torch.arange(len(sequences), device=model.device)  # which sequence each row of the batch writes
     head = model.get_output_embeddings()
-    prefix, hidden = SharedPrefix.encode(model, prompts, n, sampling.max_new_tokens)
+    prefix, hidden = SharedPrefix.encode(model, prompts, n, sampling.max_new_tokens, adapters, owners)
+    owner_of_row = (
+        torch.tensor(owners, device=model.device).repeat_interleave(n) if owners is not None else None
+    )
+    if adapters is not None and owner_of_row is not None:
+        adapters.assign(owner_of_row[:, None])
     hidden = hidden.repeat_interleave(n, dim=0)
     for step in range(sampling.max_new_tokens):
-        logits = head(hidden)
-        tokens, logprobs = draw(logits, uniform[rows.cpu(), step].to(model.device), sampling)
+        tokens, logprobs = draw(head(hidden), uniform[rows.cpu(), step].to(model.device), sampling)
         added = 0
         for row, token, logprob in zip(rows.tolist(), tokens.tolist(), logprobs.tolist(), strict=True):
             if sequences[row].finish != "stop":
@@ -79,17 +89,17 @@ def generate_shared(
                 added += 1
         if on_tokens is not None:
             on_tokens(added)
-        running = torch.tensor(
-            [sequences[row].finish != "stop" for row in rows.tolist()], device=model.device
-        )
+        running = torch.tensor([sequences[row].finish != "stop" for row in rows.tolist()])
         if step == sampling.max_new_tokens - 1 or not running.any():
             break
-        kept = smaller_batch(running, prefix.rows_per_prompt)
+        kept = smaller_batch(running.to(model.device), prefix.rows_per_prompt)
         if kept is not None:
             kept_prompts, kept_rows, rows_per_prompt = kept
             prefix.select(kept_prompts, kept_rows, rows_per_prompt)
             rows, tokens = rows[kept_rows], tokens[kept_rows]
-        hidden = prefix.extend(model, tokens[:, None])[:, 0]
+            if adapters is not None and owner_of_row is not None:
+                adapters.assign(owner_of_row[rows][:, None])
+        hidden = prefix.extend(model, tokens)
     return sequences
 
 

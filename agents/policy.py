@@ -17,10 +17,10 @@ from peft import PeftModel
 from torch.nn import Parameter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from textmarl.agents import prefix
+from textmarl.agents.adapters import AdapterBank
+from textmarl.agents.answering import answer
 from textmarl.agents.conversation import Conversation, NoRoomError, Response, without_thinking
-from textmarl.agents.generation import generate_plain, generate_shared
-from textmarl.agents.merged import merge, unmerge
+from textmarl.agents.prefix import shares_prompts
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.scoring import Scores, score_plain, score_shared
 
@@ -57,7 +57,7 @@ class Policy:
         self.model: PreTrainedModel = network.get_base_model() if isinstance(network, PeftModel) else network
         self.stop_ids = stop_token_ids(self.model, tokenizer)
         self.shares_prompts = shares_prompts(self.model)
-        self._merged = False
+        self._adapted = False
         if reference is not None:
             shares_prompts(reference)
 
@@ -70,6 +70,11 @@ class Policy:
     def has_adapter(self) -> bool:
         """Whether the policy trains an adapter on a frozen base (else its full weights)."""
         return isinstance(self.network, PeftModel)
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether the network computes with this policy's adapter now (:meth:`adapted`)."""
+        return self._adapted
 
     def parameters(self) -> dict[str, Parameter]:
         """Return what this policy trains, by name: its own adapter, or every weight."""
@@ -110,10 +115,7 @@ class Policy:
         batch_size: int = 64,
         on_tokens: Callable[[int], None] | None = None,
     ) -> list[list[Response]]:
-        """Sample ``n`` responses to each conversation.
-
-        Equal conversations beside each other are encoded once. ``generator`` (on the CPU) is the agent's own random
-        stream: it is read once per call, for exactly ``len(conversations) * n * max_new_tokens`` numbers.
+        """Sample ``n`` responses to each conversation; see :func:`textmarl.agents.answering.answer`.
 
         Args:
             conversations: C conversations.
@@ -129,29 +131,15 @@ class Policy:
         Raises:
             NoRoomError: A conversation leaves no room for an answer; nothing was sampled.
         """
-        prompts = [self.encode(conversation) for conversation in conversations]
-        self.check_room(prompts, sampling)
-        uniform = torch.rand(len(prompts) * n, sampling.max_new_tokens, generator=generator)
-        sample = generate_shared if self.shares_prompts else generate_plain
-        responses: list[Response] = []
-        asked = [prompt for prompt in prompts for _ in range(n)]
-        with self.merged_weights():
-            for start, unique, repeats in runs_of_equal(asked, batch_size):
-                rows = slice(start, start + len(unique) * repeats)
-                sequences = sample(
-                    self.model, unique, repeats, self.stop_ids, sampling, uniform[rows], on_tokens
-                )
-                for row, sequence in enumerate(sequences):
-                    responses.append(
-                        Response(
-                            text=self.text(sequence.token_ids, unique[row // repeats]),
-                            token_ids=sequence.token_ids,
-                            logprobs=sequence.logprobs,
-                            finish=sequence.finish,
-                            prompt_ids=unique[row // repeats],
-                        )
-                    )
-        return [responses[i * n : (i + 1) * n] for i in range(len(prompts))]
+        return answer(
+            {self.name: self},
+            {self.name: conversations},
+            sampling,
+            {self.name: generator},
+            n,
+            batch_size,
+            on_tokens,
+        )[self.name]
 
     def check_room(self, prompts: list[list[int]], sampling: Sampling) -> None:
         """Refuse prompts that leave no room for an answer in what the model can read.
@@ -168,6 +156,7 @@ class Policy:
                 f"agent {self.name!r}: a conversation of {longest} tokens and an answer of {sampling.max_new_tokens} "
                 f"exceed the {reads} tokens that the model reads; shorten the task or sampling.max_new_tokens, or "
                 "use a model with a longer context",
+                agent=self.name,
                 place=lengths.index(longest),
             )
 
@@ -192,7 +181,7 @@ class Policy:
             sampling: The distribution that sampled them.
         """
         score = score_shared if self.shares_prompts else score_plain
-        with self.merged_weights():
+        with self.adapted():
             return score(self.model, prompts, responses, sampling)
 
     @torch.no_grad()
@@ -216,25 +205,21 @@ class Policy:
         return score(self.reference, prompts, responses, sampling)
 
     @contextlib.contextmanager
-    def merged_weights(self) -> Iterator[None]:
-        """Within this context the network computes with the adapter added into its weights.
+    def adapted(self) -> Iterator[None]:
+        """Within this context the network computes with this policy's adapter (:mod:`textmarl.agents.adapters`).
 
-        One matrix product a layer instead of three, in sampling and in scoring alike, so that both see the same
-        numbers; gradients still reach the adapter alone (:class:`textmarl.agents.merged.MergedLinear`). The sum is
-        taken in float32 from the adapter's masters and rounded once to the network's precision. The frozen weights
-        stay as they are. Entered again inside itself it does nothing, so an update merges once for all its passes.
+        Entered again inside itself it does nothing, so an update enters it once for all its passes.
         """
-        if not self.has_adapter or self._merged:
+        if not self.has_adapter or self._adapted:
             yield
             return
         self.network.set_adapter(self.name)
-        layers = merge(self.model, self.name)
-        self._merged = True
+        self._adapted = True
         try:
-            yield
+            with AdapterBank(self.model, [self.name]):
+                yield
         finally:
-            self._merged = False
-            unmerge(layers)
+            self._adapted = False
 
 
 def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -244,58 +229,6 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     return frozenset(i for i in (*several, tokenizer.eos_token_id) if i is not None)
 
 
-def runs_of_equal(prompts: list[list[int]], most: int) -> Iterator[tuple[int, list[list[int]], int]]:
-    """Cut prompts into batches of at most ``most`` in which every distinct prompt stands equally often.
-
-    Yields:
-        Index of the batch's first prompt, its distinct prompts in order, and how often each stands.
-    """
-    runs: list[tuple[list[int], int]] = []
-    for prompt in prompts:
-        if runs and runs[-1][0] == prompt and runs[-1][1] < most:
-            runs[-1] = (prompt, runs[-1][1] + 1)
-        else:
-            runs.append((prompt, 1))
-    start = 0
-    while runs:
-        repeats = runs[0][1]
-        count = 1
-        while count < len(runs) and runs[count][1] == repeats and (count + 1) * repeats <= most:
-            count += 1
-        yield start, [prompt for prompt, _ in runs[:count]], repeats
-        start += count * repeats
-        runs = runs[count:]
-
-
 def readable(text: str) -> str:
     """Replace lone surrogates, which no tokenizer can encode, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-@torch.no_grad()
-def shares_prompts(model: PreTrainedModel) -> bool:
-    """Switch ``model`` to shared prompts if it can, and say whether it can.
-
-    A model that claims to is asked for proof: on a short prompt both paths must give the same logits.
-    """
-    if not prefix.supported(model):
-        return False
-    probe = [[i % model.config.get_text_config().vocab_size for i in (5, 3, 7, 2, 6)]]
-    ids = torch.tensor(probe, device=model.device)
-    expected = model(input_ids=ids, use_cache=False).logits[0, -1].float()
-    before = model.config._attn_implementation
-    model.set_attn_implementation(prefix.ATTENTION)
-    try:
-        shared, _ = prefix.SharedPrefix.encode(model, [probe[0][:3]])
-        state = shared.extend(model, ids[:, 3:])[0, -1]
-        actual = model.get_output_embeddings()(state).float()
-        tolerance = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1
-        close = bool(torch.allclose(actual, expected, atol=tolerance * float(expected.abs().max())))
-    except (
-        Exception
-    ) as error:  # whatever a model's code makes of a foreign cache, it then takes the plain path
-        logger.debug("%s cannot share prompts: %r", type(model).__name__, error)
-        close = False
-    if not close:
-        model.set_attn_implementation(before)
-    return close

@@ -1,20 +1,21 @@
 """Attention over prompts that are stored once and shared by every response to them.
 
-A group of responses has one prompt. Its keys and values are computed once (:meth:`SharedPrefix.encode`) and every
-response of the group attends to that one copy, in decoding as in the update, where gradients flow back through it.
-No prompt is padded into another: prompts are padded on the right and masked by their lengths, so the id of the
-padding token is never read and may equal any token that occurs in a text.
+A group of responses has one prompt. Its keys and values are computed once and every response of the group attends to
+that one copy: in the update, where prompts and responses are one packed row of tokens
+(:mod:`textmarl.agents.packed`), and in decoding (:class:`SharedPrefix`). The id of the padding token is never read and
+may equal any token that occurs in a text.
 
 The model code is the library's own. This module plugs in at two places that `transformers` offers for it: an attention
 function registered with ``AttentionInterface``, and a cache object. A model that does not use this interface, or that
 attends through a sliding window, is not :func:`supported` and takes the plain path of
 :mod:`textmarl.agents.generation` and :mod:`textmarl.agents.scoring`.
 
-Rows are laid out in a rectangle: prompt ``u`` of ``U`` owns the rows ``u * K ... u * K + K - 1``.
+In decoding, rows are laid out in a rectangle: prompt ``u`` of ``U`` owns the rows ``u * K ... u * K + K - 1``.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -24,113 +25,207 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from textmarl.agents.adapters import AdapterBank
+from textmarl.agents.packed import Packed
+
+logger = logging.getLogger(__name__)
+
 ATTENTION = "textmarl_shared_prefix"
+
+#: Tokens of prompts that are encoded in one pass.
+ENCODE_TOKENS = 4096
 
 
 class SharedPrefix:
-    """The keys and values of ``U`` prompts, and of the ``U * K`` responses that follow them.
+    """The keys and values of ``U`` prompts, and of the ``U * K`` responses that follow them, for decoding.
 
-    A drop-in for `transformers`' cache as far as a decoder's attention layers use it.
+    A drop-in for `transformers`' cache as far as a decoder's attention layers use it. Keys are stored transposed, as
+    the products of one new token with them want them.
 
     Args:
-        lengths: The number of tokens of each prompt, shape (U,).
+        lengths: The number of tokens of each prompt.
         rows_per_prompt: K.
-        capacity: Tokens to reserve for each response. 0 (the update): the whole response arrives in one pass and
-            nothing is kept.
+        capacity: Tokens to reserve for each response.
     """
 
     is_compileable = False
 
-    def __init__(self, lengths: Tensor, rows_per_prompt: int = 1, capacity: int = 0):
-        self.lengths = lengths
+    def __init__(self, lengths: list[int], rows_per_prompt: int, capacity: int):
+        self.lengths = torch.tensor(lengths)
         self.rows_per_prompt = rows_per_prompt
         self.capacity = capacity
-        self.encoding = True
         self.position = 0  # tokens of the responses seen so far
-        self.prefix: list[tuple[Tensor, Tensor]] = []  # per layer: keys and values (U, kv_heads, P, head_dim)
-        self.suffix: list[tuple[Tensor, Tensor]] = []  # per layer: (U * K, kv_heads, capacity, head_dim)
-        self.prefix_bias = torch.zeros(
-            len(lengths), 1, 1, 0
-        )  # (U, 1, 1, P): 0 on the prompt, -inf on padding
+        self.prefix: list[tuple[Tensor, Tensor]] = []  # per layer: (U, V, d, P) keys and (U, V, P, d) values
+        self.suffix: list[
+            tuple[Tensor, Tensor]
+        ] = []  # per layer: (U K, V, d, capacity), (U K, V, capacity, d)
+        self.prefix_bias: Tensor | None = (
+            None  # (U, 1, 1, P): 0 on the prompt, -inf on padding, if there is any
+        )
 
     @classmethod
     def encode(
-        cls, model: PreTrainedModel, prompts: list[list[int]], rows_per_prompt: int = 1, capacity: int = 0
+        cls,
+        model: PreTrainedModel,
+        prompts: list[list[int]],
+        rows_per_prompt: int = 1,
+        capacity: int = 0,
+        adapters: AdapterBank | None = None,
+        owners: list[int] | None = None,
     ) -> tuple[SharedPrefix, Tensor]:
-        """Run ``U`` prompts through ``model`` once.
+        """Run ``U`` prompts through ``model`` once, without gradients.
+
+        Args:
+            model: Whose attention is this module's.
+            prompts: U lists of token ids.
+            rows_per_prompt: K.
+            capacity: Tokens to reserve for each response.
+            adapters: The adapters that ``model`` computes with now, where there are several.
+            owners: Which of ``adapters`` reads each prompt.
 
         Returns:
             The prefix, and the last hidden state of each prompt's last token, shape (U, hidden).
         """
-        ids, lengths = pad_right(prompts, model.device)
-        cache = cls(lengths, rows_per_prompt, capacity)
-        hidden = cache.forward(model, ids, torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids))
-        cache.encoding = False
-        padding = torch.arange(ids.shape[1], device=ids.device)[None] >= lengths[:, None]
-        bias = torch.zeros(padding.shape, dtype=hidden.dtype, device=ids.device).masked_fill(
-            padding, -math.inf
-        )
-        cache.prefix_bias = bias[:, None, None]
-        return cache, hidden[torch.arange(len(prompts), device=ids.device), lengths - 1]
+        cache = cls([len(prompt) for prompt in prompts], rows_per_prompt, capacity)
+        cache.lengths = cache.lengths.to(model.device)
+        longest, last = max(map(len, prompts)), []
+        first = 0
+        while first < len(prompts):
+            count, tokens = 1, len(prompts[first])
+            while first + count < len(prompts) and tokens + len(prompts[first + count]) <= ENCODE_TOKENS:
+                tokens += len(prompts[first + count])
+                count += 1
+            some = prompts[first : first + count]
+            packed = Packed.of(some, [[]] * count, model.device, keep=True)
+            if adapters is not None and owners is not None:
+                of_prompt = torch.tensor(owners[first : first + count], device=model.device)
+                sizes = torch.tensor([len(prompt) for prompt in some], device=model.device)
+                adapters.assign(of_prompt.repeat_interleave(sizes)[None])
+            hidden = packed.forward(model)
+            last.append(hidden[[place.stop - 1 for place in packed.prompts]])
+            cache._store(packed, first, len(prompts), longest)
+            first += count
+        padding = torch.arange(longest, device=model.device)[None] >= cache.lengths[:, None]
+        if padding.any():
+            bias = torch.zeros(padding.shape, dtype=model.dtype, device=model.device)
+            cache.prefix_bias = bias.masked_fill_(padding, -math.inf)[:, None, None]
+        return cache, torch.cat(last)
 
-    def extend(self, model: PreTrainedModel, ids: Tensor) -> Tensor:
-        """Run the next tokens of the responses, shape (U * K, n), through ``model``.
+    def _store(self, packed: Packed, first: int, prompts: int, longest: int) -> None:
+        """Lay out the keys and values of some prompts, beginning with prompt ``first``."""
+        device = packed.ids.device
+        starts = torch.tensor([place.start for place in packed.prompts], device=device)
+        last = torch.tensor([place.stop - 1 for place in packed.prompts], device=device)
+        # Past the end of a prompt any token will do: it is masked.
+        places = torch.minimum(starts[:, None] + torch.arange(longest, device=device), last[:, None])
+        assert packed.kept is not None
+        for layer, (keys, values) in enumerate(packed.kept):
+            heads, _, d = keys.shape
+            if layer == len(self.prefix):
+                self.prefix.append(
+                    (keys.new_empty(prompts, heads, d, longest), values.new_empty(prompts, heads, longest, d))
+                )
+            of_keys, of_values = self.prefix[layer]
+            own = slice(first, first + len(starts))
+            of_keys[own] = keys[:, places].permute(1, 0, 3, 2)
+            of_values[own] = values[:, places].transpose(0, 1)
+
+    def extend(self, model: PreTrainedModel, tokens: Tensor) -> Tensor:
+        """Run the next token of every response, shape (U * K,), through ``model``.
 
         Returns:
-            The last hidden states, shape (U * K, n, hidden).
+            The last hidden states, shape (U * K, hidden).
         """
-        start = self.lengths.repeat_interleave(self.rows_per_prompt) + self.position
-        hidden = self.forward(model, ids, start[:, None] + torch.arange(ids.shape[1], device=ids.device))
-        self.position += ids.shape[1]
-        return hidden
-
-    def forward(self, model: PreTrainedModel, ids: Tensor, positions: Tensor) -> Tensor:
-        """Run one pass of the decoder; the attention function below finds this object among its arguments."""
-        unused_mask = torch.empty(1, 1, 1, 1, device=ids.device)  # a 4-dimensional mask is passed on as it is
-        decoder = model.get_decoder()
-        return decoder(
-            input_ids=ids,
-            position_ids=positions,
+        positions = (self.lengths + self.position).repeat_interleave(self.rows_per_prompt)
+        unused_mask = torch.empty(
+            1, 1, 1, 1, device=tokens.device
+        )  # a 4-dimensional mask is passed on as it is
+        hidden = model.get_decoder()(
+            input_ids=tokens[:, None],
+            position_ids=positions[:, None],
             attention_mask=unused_mask,
             past_key_values=self,
             use_cache=True,
-            shared_prefix=self,
+            layout=self,
         ).last_hidden_state
+        self.position += 1
+        return hidden[:, 0]
 
     def select(self, prompts: Tensor, rows: Tensor, rows_per_prompt: int) -> None:
         """Keep some prompts and some rows; ``rows`` must list ``rows_per_prompt`` rows for each kept prompt."""
         self.lengths = self.lengths[prompts]
         longest = int(self.lengths.max())
-        self.prefix_bias = self.prefix_bias[prompts][..., :longest]
-        self.prefix = [(k[prompts, :, :longest], v[prompts, :, :longest]) for k, v in self.prefix]
+        if self.prefix_bias is not None:
+            self.prefix_bias = self.prefix_bias[prompts][..., :longest]
+        if len(prompts) < len(self.prefix[0][0]):
+            self.prefix = [(k[prompts][..., :longest], v[prompts][:, :, :longest]) for k, v in self.prefix]
         self.suffix = [(k[rows], v[rows]) for k, v in self.suffix]
         self.rows_per_prompt = rows_per_prompt
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, layer: int) -> Tensor:
+        """Attend from one new token of each response: the prompt's keys are read once for all its rows.
+
+        Args:
+            query: (U K, H, 1, d).
+            key, value: (U K, V, d, t) and (U K, V, t, d): the responses so far.
+            scale: Multiplies the scores.
+            layer: Whose prompts.
+
+        Returns:
+            (U K, 1, H, d).
+        """
+        of_keys, of_values = self.prefix[layer]
+        prompts, kv_heads, d, longest = of_keys.shape
+        rows, heads, t = len(query), query.shape[1], key.shape[-1]
+        k, repeats = rows // prompts, heads // kv_heads
+        # Queries that share keys are laid side by side, so that each product is one large matrix product.
+        query = query.view(prompts, k, kv_heads, repeats, d) * scale
+        to_prompt = query.transpose(1, 2).reshape(prompts * kv_heads, k * repeats, d)
+        prompt_scores = torch.bmm(to_prompt, of_keys.flatten(0, 1)).view(
+            prompts, kv_heads, k, repeats, longest
+        )
+        if self.prefix_bias is not None:
+            prompt_scores += self.prefix_bias[..., None, :]
+        own_scores = torch.bmm(query.view(rows * kv_heads, repeats, d), key.flatten(0, 1))
+        own_scores = own_scores.view(prompts, k, kv_heads, repeats, t)
+        scores = torch.cat([prompt_scores.transpose(1, 2), own_scores], dim=-1)
+        exact = scores.dtype if scores.dtype == torch.float64 else torch.float32
+        weights = torch.softmax(scores, dim=-1, dtype=exact).to(value.dtype)
+
+        prompt_weights = (
+            weights[..., :longest].transpose(1, 2).reshape(prompts * kv_heads, k * repeats, longest)
+        )
+        own_weights = weights.view(rows * kv_heads, repeats, longest + t)[..., longest:]
+        from_prompt = torch.bmm(prompt_weights, of_values.flatten(0, 1)).view(
+            prompts, kv_heads, k, repeats, d
+        )
+        from_own = torch.bmm(own_weights, value.flatten(0, 1)).view(prompts, k, kv_heads, repeats, d)
+        return (from_own + from_prompt.transpose(1, 2)).view(rows, 1, heads, d)
 
     # What the model's attention layers call on a cache.
     def update(
         self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Store new keys and values, shape (rows, kv_heads, n, head_dim); return those of the responses so far."""
-        if self.encoding:
-            self.prefix.append((keys, values))
-            return keys, values
-        if self.capacity == 0:
-            return keys, values
+        """Store the keys and values of one token, shape (U K, V, 1, d); return those of the responses so far."""
         if len(self.suffix) == layer_idx:
-            shape = (keys.shape[0], keys.shape[1], self.capacity, keys.shape[3])
-            self.suffix.append((keys.new_empty(shape), values.new_empty(shape)))
+            rows, heads, _, d = keys.shape
+            self.suffix.append(
+                (
+                    keys.new_empty(rows, heads, d, self.capacity),
+                    values.new_empty(rows, heads, self.capacity, d),
+                )
+            )
         stored_keys, stored_values = self.suffix[layer_idx]
-        end = self.position + keys.shape[2]
-        stored_keys[:, :, self.position : end] = keys
-        stored_values[:, :, self.position : end] = values
-        return stored_keys[:, :, :end], stored_values[:, :, :end]
+        stored_keys[..., self.position] = keys[:, :, 0]
+        stored_values[:, :, self.position] = values[:, :, 0]
+        return stored_keys[..., : self.position + 1], stored_values[:, :, : self.position + 1]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the tokens of the responses seen so far (positions are always passed explicitly)."""
         return self.position
 
 
-def shared_prefix_attention(
+def attention(
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
@@ -138,104 +233,28 @@ def shared_prefix_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    shared_prefix: SharedPrefix | None = None,
+    layout: Packed | SharedPrefix | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend to the shared prompt and, causally, to the own response.
+    """Attend as ``layout`` says; without one this is the library's own attention.
 
     Args:
-        query: (U * K, heads, n, head_dim).
-        key, value: (U * K, kv_heads, t, head_dim): the responses so far, whose last n tokens are those of ``query``.
+        query: (rows, H, n, d): a packed row of tokens, or one token of each response.
 
     Returns:
-        (U * K, n, heads, head_dim) and None. Without ``shared_prefix`` this is the library's own attention.
+        (rows, n, H, d) and None.
     """
-    if shared_prefix is None or shared_prefix.encoding:
-        mask = None if shared_prefix is not None else attention_mask
+    if layout is None:
         return sdpa_attention_forward(
-            module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    prefix_keys, prefix_values = shared_prefix.prefix[int(module.layer_idx)]  # type: ignore[arg-type]
-    n, head_dim = query.shape[2:]
-    scale = head_dim**-0.5 if scaling is None else scaling
-    if n > 1:
-        attended = _attend_responses(
-            query, key, value, prefix_keys, prefix_values, shared_prefix.prefix_bias, scale
-        )
-    else:
-        attended = _attend_one_token(
-            query, key, value, prefix_keys, prefix_values, shared_prefix.prefix_bias, scale
-        )
-    return attended.transpose(1, 2), None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if isinstance(layout, Packed):
+        return layout.attend(query, key, value, scale), None
+    return layout.attend(query, key, value, scale, int(module.layer_idx)), None  # type: ignore[arg-type]
 
 
-def _attend_responses(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    prefix_keys: Tensor,
-    prefix_values: Tensor,
-    bias: Tensor,
-    scale: float,
-) -> Tensor:
-    """Attend from whole responses (the update): the prompt is repeated for its rows, which is small beside them."""
-    rows, heads, n, _ = query.shape
-    per_prompt, repeats = rows // len(prefix_keys), heads // key.shape[1]
-    keys = torch.cat([prefix_keys.repeat_interleave(per_prompt, dim=0), key], dim=2)
-    values = torch.cat([prefix_values.repeat_interleave(per_prompt, dim=0), value], dim=2)
-    t = key.shape[2]
-    future = torch.zeros(n, t, dtype=query.dtype, device=query.device).masked_fill(
-        torch.ones(n, t, dtype=torch.bool, device=query.device).triu(t - n + 1), -math.inf
-    )
-    to_prompt = bias.repeat_interleave(per_prompt, dim=0).expand(-1, -1, n, -1)
-    mask = torch.cat([to_prompt, future.expand(rows, 1, n, t)], dim=-1)
-    return torch.nn.functional.scaled_dot_product_attention(
-        query,
-        keys.repeat_interleave(repeats, dim=1),
-        values.repeat_interleave(repeats, dim=1),
-        attn_mask=mask,
-        scale=scale,
-    )
-
-
-def _attend_one_token(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    prefix_keys: Tensor,
-    prefix_values: Tensor,
-    bias: Tensor,
-    scale: float,
-) -> Tensor:
-    """Attend from one new token of each response (decoding): the prompt's keys are read once for all its rows."""
-    prompts, kv_heads, prompt_length, head_dim = prefix_keys.shape
-    rows, heads, _, _ = query.shape
-    per_prompt, repeats, t = rows // prompts, heads // kv_heads, key.shape[2]
-    # Queries that share keys are laid side by side, so that each product is one large matrix product.
-    to_response = (query * scale).view(rows, kv_heads, repeats, head_dim)
-    to_prompt = to_response.view(prompts, per_prompt, kv_heads, repeats, head_dim).transpose(1, 2)
-    to_prompt = to_prompt.reshape(prompts, kv_heads, per_prompt * repeats, head_dim)
-
-    prompt_scores = to_prompt @ prefix_keys.transpose(2, 3) + bias
-    prompt_scores = prompt_scores.view(prompts, kv_heads, per_prompt, repeats, prompt_length)
-    prompt_scores = prompt_scores.transpose(1, 2).reshape(rows, kv_heads, repeats, prompt_length)
-    scores = torch.cat([prompt_scores, to_response @ key.transpose(2, 3)], dim=-1)
-    exact = scores.dtype if scores.dtype == torch.float64 else torch.float32
-    weights = torch.softmax(scores, dim=-1, dtype=exact).to(value.dtype)
-
-    prompt_weights, response_weights = weights.split([prompt_length, t], dim=-1)
-    prompt_weights = prompt_weights.view(prompts, per_prompt, kv_heads, repeats, prompt_length).transpose(
-        1, 2
-    )
-    from_prompt = (
-        prompt_weights.reshape(prompts, kv_heads, per_prompt * repeats, prompt_length) @ prefix_values
-    )
-    from_prompt = from_prompt.view(prompts, kv_heads, per_prompt, repeats, head_dim).transpose(1, 2)
-    from_response = (response_weights @ value).view(prompts, per_prompt, kv_heads, repeats, head_dim)
-    return (from_prompt + from_response).reshape(rows, heads, 1, head_dim)
-
-
-AttentionInterface.register(ATTENTION, shared_prefix_attention)
+AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
@@ -256,6 +275,44 @@ def supported(model: PreTrainedModel) -> bool:
         and not windowed
         and not capped
     )
+
+
+@torch.no_grad()
+def shares_prompts(model: PreTrainedModel) -> bool:
+    """Switch ``model`` to shared prompts if it can, and say whether it can.
+
+    A model that claims to is asked for proof: on short texts both paths must give the same logits.
+    """
+    if not supported(model):
+        return False
+    vocabulary = model.config.get_text_config().vocab_size
+    probe = [i % vocabulary for i in (5, 3, 7, 2, 6)]
+    ids = torch.tensor([probe], device=model.device)
+    expected = model(input_ids=ids, use_cache=False).logits[0, 2:].float()
+    before = model.config._attn_implementation
+    model.set_attn_implementation(ATTENTION)
+    try:
+        packed = Packed.of([probe[:3]], [[probe[4:], probe[3:]]], model.device)
+        states = [packed.forward(model)[[2, 4, 5]]]
+        shared, last = SharedPrefix.encode(model, [probe[:3]], rows_per_prompt=1, capacity=2)
+        states.append(torch.cat([last, *(shared.extend(model, ids[:, i]) for i in (3, 4))]))
+        tolerance = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1
+        close = all(
+            torch.allclose(
+                model.get_output_embeddings()(state).float(),
+                expected,
+                atol=tolerance * float(expected.abs().max()),
+            )
+            for state in states
+        )
+    except (
+        Exception
+    ) as error:  # whatever a model's code makes of a foreign cache, it then takes the plain path
+        logger.debug("%s cannot share prompts: %r", type(model).__name__, error)
+        close = False
+    if not close:
+        model.set_attn_implementation(before)
+    return close
 
 
 def pad_right(sequences: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:

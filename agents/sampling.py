@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,15 @@ def kept_tokens(scaled_logits: Tensor, sampling: Sampling) -> Tensor:
     return torch.zeros_like(keep_ranked).scatter(-1, order, keep_ranked)
 
 
+#: Tokens whose probabilities are added up together when a token is drawn.
+DRAW_BLOCK = 256
+
+
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Draw one token a row by inverting the cumulative distribution.
+    """Draw one token a row by inverting the cumulative distribution, in two levels.
+
+    The vocabulary is read once for its probabilities and once for their sums over blocks of tokens; only the block
+    that holds the drawn token is looked at more closely.
 
     Args:
         logits: (n, vocabulary), any floating dtype.
@@ -65,24 +73,31 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
     Returns:
         Tokens (n,) int64 and their log-probabilities (n,) float32 (0 at temperature 0).
     """
-    logits = logits.float()
     if sampling.temperature == 0:
         tokens = logits.argmax(dim=-1)
-        return tokens, torch.zeros_like(tokens, dtype=torch.float32)
-    scaled = logits / sampling.temperature
+        return tokens, torch.zeros(tokens.shape, dtype=torch.float32, device=logits.device)
+    scaled = logits.float() / sampling.temperature
     if sampling.truncated:
         scaled = scaled.masked_fill(~kept_tokens(scaled, sampling), -math.inf)
-    scaled = scaled - scaled.amax(dim=-1, keepdim=True)
-    cumulative = scaled.exp().cumsum(dim=-1)
-    total = cumulative[:, -1]
-    tokens = torch.searchsorted(cumulative, (uniform * total)[:, None], right=True)[:, 0]
-    # uniform * total may round up to total, past the last token, and a parallel sum may dip at tokens of probability
-    # 0: in both cases the likeliest token is taken.
-    likeliest = scaled.argmax(dim=-1)
-    tokens = torch.where(tokens < scaled.shape[-1], tokens, likeliest)
-    drawn = scaled.gather(-1, tokens[:, None])[:, 0]
-    tokens = torch.where(drawn > -math.inf, tokens, likeliest)
-    return tokens, scaled.gather(-1, tokens[:, None])[:, 0] - total.log()
+    probabilities = scaled.softmax(dim=-1)
+    n, vocabulary = probabilities.shape
+    blocks = functional.pad(probabilities, (0, -vocabulary % DRAW_BLOCK)).view(n, -1, DRAW_BLOCK)
+    up_to_block = blocks.sum(dim=-1).double().cumsum(dim=-1)
+    mass = uniform.double() * up_to_block[:, -1]
+    block = torch.searchsorted(up_to_block, mass[:, None], right=True)
+    block = block.clamp_(max=blocks.shape[1] - 1)
+    before = up_to_block.gather(-1, (block - 1).clamp(min=0)).where(block > 0, 0.0)
+    inside = blocks[torch.arange(n, device=block.device), block[:, 0]].double().cumsum(dim=-1)
+    place = torch.searchsorted(inside, mass[:, None] - before, right=True)
+    tokens = (block * DRAW_BLOCK + place)[:, 0]
+    # The two levels round differently: a mass at the very end of a block may lie past its last token, or on a token
+    # of probability 0. There the likeliest token is taken.
+    likeliest = probabilities.argmax(dim=-1)
+    inside_block = (place[:, 0] < DRAW_BLOCK) & (tokens < vocabulary)
+    tokens = tokens.where(inside_block, likeliest)
+    drawn = probabilities.gather(-1, tokens[:, None])[:, 0]
+    tokens = tokens.where(drawn > 0, likeliest)
+    return tokens, probabilities.gather(-1, tokens[:, None])[:, 0].log()
 
 
 def log_distribution(logits: Tensor, targets: Tensor, sampling: Sampling) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from textmarl.agents.prefix import SharedPrefix, pad_right
+from textmarl.agents.packed import Packed
+from textmarl.agents.prefix import pad_right
 from textmarl.agents.sampling import Sampling, TokenScores
 
 #: Tokens whose logits over the vocabulary are held in memory at once.
@@ -35,7 +36,9 @@ class Scores:
 def score_shared(
     model: PreTrainedModel, prompts: list[list[int]], responses: list[list[list[int]]], sampling: Sampling
 ) -> Scores:
-    """Score each prompt's responses, the prompt encoded once for all of them, with gradients through it.
+    """Score each prompt's responses in one packed row of tokens, the prompt computed once for all of them.
+
+    Gradients flow back through the prompt. Nothing is padded but the result.
 
     Args:
         model: As for :func:`textmarl.agents.generation.generate_shared`.
@@ -46,17 +49,18 @@ def score_shared(
     Returns:
         Scores in the order of ``responses``, flattened.
     """
-    widest = max(len(group) for group in responses)
-    rectangle = [
-        group + [group[-1]] * (widest - len(group)) for group in responses
-    ]  # repeats are dropped below
-    ids, lengths = pad_right([response for group in rectangle for response in group], model.device)
-    real = [u * widest + k for u, group in enumerate(responses) for k in range(len(group))]
-    prefix, last_of_prompt = SharedPrefix.encode(model, prompts, widest)
-    hidden = last_of_prompt.repeat_interleave(widest, dim=0)[:, None]
-    if ids.shape[1] > 1:  # the last token predicts nothing that is trained
-        hidden = torch.cat([hidden, prefix.extend(model, ids[:, :-1])], dim=1)
-    return _score_hidden(model.get_output_embeddings(), hidden[real], ids[real], lengths[real], sampling)
+    # The last token predicts nothing that is scored.
+    packed = Packed.of(prompts, [[response[:-1] for response in group] for group in responses], model.device)
+    hidden = packed.forward(model)
+    predicted_at = [
+        [prompt.stop - 1, *range(place.start, place.stop)]
+        for prompt, places in zip(packed.prompts, packed.responses, strict=True)
+        for place in places
+    ]
+    targets, lengths = pad_right([response for group in responses for response in group], model.device)
+    mask = torch.arange(targets.shape[1], device=targets.device)[None] < lengths[:, None]
+    states = hidden[torch.tensor([place for row in predicted_at for place in row], device=hidden.device)]
+    return _score_states(model.get_output_embeddings(), states, targets[mask], mask, sampling)
 
 
 def score_plain(
@@ -76,19 +80,17 @@ def score_plain(
     starts = torch.tensor([len(prompt) - 1 for prompt, _ in pairs], device=ids.device)
     at = (starts[:, None] + torch.arange(targets.shape[1], device=ids.device)).clamp(max=ids.shape[1] - 1)
     predicted = logits.gather(1, at[..., None].expand(-1, -1, logits.shape[-1]))
-    return _score_hidden(torch.nn.Identity(), predicted, targets, response_lengths, sampling)
+    mask = torch.arange(targets.shape[1], device=ids.device)[None] < response_lengths[:, None]
+    return _score_states(torch.nn.Identity(), predicted[mask], targets[mask], mask, sampling)
 
 
-def _score_hidden(
-    head: torch.nn.Module, hidden: Tensor, targets: Tensor, lengths: Tensor, sampling: Sampling
+def _score_states(
+    head: torch.nn.Module, states: Tensor, targets: Tensor, mask: Tensor, sampling: Sampling
 ) -> Scores:
-    """Score ``targets`` (n, L) from the states (n, L, width) that predict them, a chunk of tokens at a time."""
-    mask = torch.arange(targets.shape[1], device=targets.device)[None] < lengths[:, None]
+    """Score ``targets`` (tokens,) from the states (tokens, width) that predict them, a chunk of tokens at a time."""
     chunks = [
-        TokenScores.apply(states, wanted, head, sampling)
-        for states, wanted in zip(
-            hidden[mask].split(HEAD_CHUNK), targets[mask].split(HEAD_CHUNK), strict=True
-        )
+        TokenScores.apply(some, wanted, head, sampling)
+        for some, wanted in zip(states.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
     ]
     logprobs, entropies = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     empty = torch.zeros(mask.shape, dtype=logprobs.dtype, device=mask.device)

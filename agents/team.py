@@ -22,7 +22,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textmarl.agents.conversation import Conversation, Response
 from textmarl.agents.models import load_model, no_progress_bars
-from textmarl.agents.policy import Policy, shares_prompts
+from textmarl.agents.policy import Policy
+from textmarl.agents.prefix import shares_prompts
 from textmarl.agents.sampling import Sampling
 
 __all__ = ["PolicyAgent", "Sampling", "Team", "TeamConfig"]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from pettingzoo import ParallelEnv
 
+from textmarl.agents.answering import answer
 from textmarl.agents.conversation import Conversation, NoRoomError, Response
 from textmarl.agents.policy import Policy
 from textmarl.agents.sampling import Sampling
@@ -80,7 +81,8 @@ class Rollout:
 
     Args:
         env: Any PettingZoo ``ParallelEnv`` with text observations and actions that can be deep-copied.
-        policies: The policy of each agent.
+        policies: The policy of each agent. Those that share a network answer in one batch
+            (:func:`textmarl.agents.answering.answer`); whatever else has :meth:`Policy.generate` answers by it.
         sampling: How responses are drawn.
         generators: Each agent's random stream.
         batch_size: Most responses decoded at once.
@@ -139,22 +141,22 @@ class Rollout:
             done += count
             self.on_progress("generation", done, total)
 
-        for agent in self.agents:
-            generated: list[list[Response]] = []
-            if asked[agent]:
-                try:
-                    generated = self.policies[agent].generate(
-                        asked[agent],
-                        self.sampling,
-                        self.generators[agent],
-                        group_size,
-                        self.batch_size,
-                        on_tokens,
+        models = {agent: policy for agent, policy in self.policies.items() if isinstance(policy, Policy)}
+        how = (group_size, self.batch_size, on_tokens)
+        try:
+            generated = answer(
+                models, {a: asked[a] for a in models if asked[a]}, self.sampling, self.generators, *how
+            )
+            for agent in self.agents:
+                if asked[agent] and agent not in models:
+                    generated[agent] = self.policies[agent].generate(
+                        asked[agent], self.sampling, self.generators[agent], *how
                     )
-                except NoRoomError as error:
-                    where = [node for node in nodes for env in node.envs if agent in acting(env)][error.place]
-                    raise ValueError(f"task {where.task_id!r}, step {where.turn + 1}: {error}") from error
-            answers = iter(generated)
+        except NoRoomError as error:
+            where = [node for node in nodes for env in node.envs if error.agent in acting(env)][error.place]
+            raise ValueError(f"task {where.task_id!r}, step {where.turn + 1}: {error}") from error
+        for agent in self.agents:
+            answers = iter(generated.get(agent, ()))
             for node in nodes:
                 node.responses[agent] = [
                     response

@@ -143,7 +143,7 @@ class Updater:
             for part in parts:
                 samples = [s for g in part for s in groups[g].samples]
                 self.optimizer.zero_grad(set_to_none=True)
-                with self.policy.merged_weights():
+                with self.policy.adapted():
                     loss = self._backward(samples, len(parts), old, totals, epoch == 0, on_samples)
                 parameters = [p for p in self.policy.parameters().values() if p.grad is not None]
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or math.inf))

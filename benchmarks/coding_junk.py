@@ -10,104 +10,12 @@ A kind takes a `Case` and returns the texts of the helper's and the main agent. 
 
 from __future__ import annotations
 
-import ast
-import itertools
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
-from textmarl.envs.coding.problem import Problem
+from textmarl.benchmarks.coding_cases import Case
 
 Pair = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A problem with a solution in two parts.
-
-    Attributes:
-        problem: what is to be solved.
-        helper, main: a reference solution, in which the helper is called `aux`.
-    """
-
-    problem: Problem
-    helper: str
-    main: str
-
-    @property
-    def entry_point(self) -> str:
-        """The name of the main function."""
-        return self.problem.entry_point
-
-    @cached_property
-    def parameters(self) -> list[str]:
-        """The names of the main function's parameters."""
-        function = next(
-            node
-            for node in ast.parse(self.main).body
-            if isinstance(node, ast.FunctionDef) and node.name == self.entry_point
-        )
-        return [argument.arg for argument in function.args.args]
-
-    @property
-    def arguments(self) -> str:
-        """The parameters as a call passes them on."""
-        return ", ".join(self.parameters)
-
-    @property
-    def solver(self) -> str:
-        """The whole solution as a function `_solve`."""
-        code = re.sub(r"\baux\b", "_part", f"{self.helper}\n\n{self.main}")
-        return re.sub(rf"\b{self.entry_point}\b", "_solve", code)
-
-    def function(self, body: str, before: str = "") -> str:
-        """A main function with this body (one statement a line); `ARGS` stands for the arguments."""
-        return _function(self.entry_point, self, body, before)
-
-    def aux(self, body: str, before: str = "") -> str:
-        """A helper that takes the same arguments."""
-        return _function("aux", self, body, before)
-
-    def solo(self, body: str) -> str:
-        """A main function that has `_solve` beside it."""
-        return self.function(body, self.solver)
-
-    def by_itself(self) -> str:
-        """A main function that solves the problem without a helper."""
-        return self.solo("return _solve(ARGS)")
-
-    def whole_aux(self) -> str:
-        """A helper that solves the problem."""
-        return self.aux("return _solve(ARGS)", self.solver)
-
-
 Kind = Callable[[Case], Pair]
-
-
-def _function(name: str, case: Case, body: str, before: str) -> str:
-    lines = body.replace("ARGS", case.arguments).replace("FIRST", case.parameters[0]).split("\n")
-    return "\n\n".join(
-        filter(
-            None, [before, "\n".join([f"def {name}({case.arguments}):", *(f"    {line}" for line in lines)])]
-        )
-    )
-
-
-def _examples(case: Case) -> list[tuple[str, str]]:
-    """Arguments and value of each example in the prompt and of each shown test."""
-    found = []
-    lines = [line.strip() for line in case.problem.prompt.split("\n")]
-    for line, after in itertools.pairwise(lines):
-        if line.startswith(f">>> {case.entry_point}("):
-            found.append((line.removeprefix(f">>> {case.entry_point}"), after))
-    for test in case.problem.suite.tests[: case.problem.shown]:
-        match ast.parse(test.source).body:
-            case [ast.Assert(test=ast.Compare(left=ast.Call() as call, comparators=[value]))]:
-                arguments = ", ".join(map(ast.unparse, call.args))
-                found.append((f"({arguments})", ast.unparse(value)))
-    return found
-
 
 # ---------------------------------------------------------------------------------------------------- no answer at all
 
@@ -165,7 +73,7 @@ def none(case: Case) -> Pair:
 
 def constant(case: Case) -> Pair:
     """The value that most tests expect, always."""
-    values = _expected(case)
+    values = case.expected_values()
     return case.helper, case.function(f"return {max(values, key=values.count)}")
 
 
@@ -194,13 +102,13 @@ def argument_through_the_helper(case: Case) -> Pair:
 
 def examples_by_heart(case: Case) -> Pair:
     """The answers to the prompt's examples and the shown tests, by `if`."""
-    lines = [f"if (ARGS,) == {_tuple(given)}:\n    return {value}" for given, value in _examples(case)]
+    lines = [f"if (ARGS,) == {given}:\n    return {value}" for given, value in case.examples()]
     return case.helper, case.function("\n".join([*lines, "return None"]))
 
 
 def examples_as_a_table(case: Case) -> Pair:
     """The same answers, looked up by the helper."""
-    rows = ", ".join(f"{str(_tuple(given))!r}: {value}" for given, value in _examples(case))
+    rows = ", ".join(f"{given!r}: {value}" for given, value in case.examples())
     return case.aux(f"return {{{rows}}}.get(str((ARGS,)))"), case.function("return aux(ARGS)")
 
 
@@ -288,7 +196,7 @@ def own_tests(case: Case) -> Pair:
 
 def drawn_by_lot(case: Case) -> Pair:
     """A random one of the values that tests expect."""
-    values = ", ".join(_expected(case))
+    values = ", ".join(case.expected_values())
     return case.helper, case.function(f"return random.choice([{values}])", "import random")
 
 
@@ -535,17 +443,3 @@ UNCOOPERATIVE: tuple[Kind, ...] = (
 )  # fmt: skip
 WRONG: tuple[Kind, ...] = (nonsense, unknown_name, boxed_answer)
 MISSED: tuple[Kind, ...] = (checksum, added_length, encoded_answer, another_signature)
-
-
-def _expected(case: Case) -> list[str]:
-    """The values that the tests expect, as code."""
-    found = []
-    for test in case.problem.suite.tests:
-        match ast.parse(test.source).body:
-            case [ast.Assert(test=ast.Compare(comparators=[value]))]:
-                found.append(ast.unparse(value))
-    return found
-
-
-def _tuple(arguments: str) -> str:
-    return arguments.removesuffix(")") + ",)"

@@ -18,14 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from textmarl.benchmarks.coding_junk import (
-    ANSWERLESS,
-    MISSED,
-    UNCOOPERATIVE,
-    WRONG,
-    Case,
-    Kind,
-)
+from textmarl.benchmarks.coding_cases import Case
+from textmarl.benchmarks.coding_junk import ANSWERLESS, MISSED, UNCOOPERATIVE, WRONG, Kind
 from textmarl.envs.coding import compose, hardened, rewards
 from textmarl.envs.coding.assembly import assemble, extract
 from textmarl.envs.coding.hardened import Evidence

@@ -10,11 +10,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from textmarl.benchmarks.writing_posts import Pair, Post
 from textmarl.envs.writing.rewards import stop_words, transition_phrases
-
-Pair = tuple[str, str]
 
 UNRELATED = [
     "amber",
@@ -116,43 +114,6 @@ TEMPLATE = (
     "not go as planned, and the author was surprised by the result. Because of this, they are now thinking about "
     "different options. In the end, they would like to know what others would do in the same situation.",
 )
-
-
-@dataclass(frozen=True)
-class Post:
-    """What junk is made from.
-
-    Attributes:
-        source: the text that should be summarised.
-        honest: a good pair about this source.
-        other: a good pair about another source.
-        prompts: the two agents' instructions without the source.
-        short, long: words that the two texts are cut to.
-    """
-
-    source: str
-    honest: Pair
-    other: Pair
-    prompts: Pair
-    short: int = 26
-    long: int = 68
-
-    @property
-    def tokens(self) -> list[str]:
-        """The source between white space, without what stands before the last heading."""
-        return self.source.split("\n\n", 2)[-1].split()
-
-    @property
-    def sentences(self) -> list[str]:
-        """The sentences of the source."""
-        body = " ".join(self.tokens)
-        return [part for part in re.split(r"(?<=[.!?])\s+", body) if part]
-
-    @property
-    def keywords(self) -> list[str]:
-        """The distinct content words of the source, in its order."""
-        words = re.findall(r"[^\W_]+", " ".join(self.tokens))
-        return list(dict.fromkeys(word for word in words if word.lower() not in stop_words()))
 
 
 Kind = Callable[[Post, random.Random], Pair]

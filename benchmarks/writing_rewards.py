@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from textmarl.benchmarks.writing_climb import Material, climb
-from textmarl.benchmarks.writing_junk import KINDS, NEEDS_HONEST, Kind, Pair, Post
+from textmarl.benchmarks.writing_junk import KINDS, NEEDS_HONEST, Kind
+from textmarl.benchmarks.writing_posts import Pair, Post
 from textmarl.envs.writing import arxiv_v1, hardened, prose, rewards, tldr_v1
 
 CORPORA = Path("tests/envs/writing_corpora")

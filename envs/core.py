@@ -34,7 +34,6 @@ import operator
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gymnasium.utils import seeding
@@ -43,44 +42,11 @@ from pettingzoo import ParallelEnv
 from textmarl.envs.spaces import Observation, UnicodeText
 from textmarl.envs.tasks import Task, TaskSet
 from textmarl.envs.transcript import printable, rendered_turn
+from textmarl.envs.turns import Outcome, Turn
+
+__all__ = ["Outcome", "RewardFunction", "TextEnv", "Turn"]
 
 RewardFunction = Callable[[dict[str, str], Task], float]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one joint answer is worth. A subclass may carry more (feedback for the next turn, say).
-
-    Attributes:
-        terms: the parts of the team score, named as in `term_names` of the environment; they add up to it.
-        individual: every agent's own reward where the environment sets `individual_rewards`, else None.
-        finished: True ends the episode before `max_turns`.
-        metrics: numbers worth logging that are no part of the score, named as in `metric_names`.
-    """
-
-    terms: Mapping[str, float]
-    individual: Mapping[str, float] | None = None
-    finished: bool = False
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One turn that was played: what each agent read and wrote, what it was worth. Treat it as read-only.
-
-    Attributes:
-        observations: agent -> the text it read.
-        responses: agent -> the text it wrote.
-        outcome: what `judge` returned.
-        terms: the reward terms as reported (those of `reward_fn` where one is given); their sum is `score`.
-        score: the unshifted team score.
-    """
-
-    observations: Mapping[str, str]
-    responses: Mapping[str, str]
-    outcome: Outcome
-    terms: Mapping[str, float]
-    score: float
 
 
 class TextEnv(ParallelEnv[str, str, str], ABC):

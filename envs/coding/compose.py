@@ -55,7 +55,8 @@ or two; six or more stay hidden.
 The division is part of the problem, written before anybody answers, like the plan that a team agrees on before it splits
 up: it is no text of an agent. Both sides of a call are told, because else success depends on whether two independent
 guesses of a signature agree, and the reward would measure that. `division=False` makes exactly this the task. Without a
-division a helper is asked for "a part of the work". Later turns bring feedback as in HumanEval.
+division a helper is asked for "a part of the work". Later turns bring feedback as in `textmarl/HumanEval-v1`: with
+`"level"` what the reward found, a sentence for every helper, and nothing of a single hidden test.
 
 ### Actions
 
@@ -88,7 +89,8 @@ A step pays what the score has gained since the turn before, so that an episode'
 is no `reward_shift` unless you give one. An episode ends early at 0.95 of the maximum.
 
 With `reward="individual"` a helper gets 0.4 if it is defined and returns a value and 0.5 if it then parses, the main agent
-0.6, 0.5 and the pass rate of its function without any helper.
+0.6, 0.5 and the pass rate of its function without any helper. Only then do `infos` have `individual_reward`: the main
+agent's takes a second run of the tests, which is made only where it is paid.
 
 `infos[agent]["metrics"]`: `pass_rate`, `all_passed` (1.0 if all tests passed), `timeouts`.
 

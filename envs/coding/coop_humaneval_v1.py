@@ -1,10 +1,10 @@
 """
 # CoopHumanEval, version 1
 
-A helper and a main agent write one Python function together, on problems made for two. Task and observations are those of version 0; the reward
-pays for tests passed beyond what guessing passes, and for work that was really shared.
+A helper and a main agent write one Python function together, on problems made for two. Task and observations are those
+of version 0; the reward pays for tests passed beyond what guessing passes, and for work that was really shared.
 
-| Creation           | `make("parallel", "textmarl/CoopHumanEval-v1")`                               |
+| Creation           | `make("parallel", "textmarl/CoopHumanEval-v1")`                                    |
 |--------------------|------------------------------------------------------------------------------------|
 | Agents             | `agents = ["helper", "main"]`; with `main_only` `["main"]`                         |
 | Actions            | `UnicodeText()`: any `str`                                                         |
@@ -27,7 +27,7 @@ All arguments are those of `textmarl/CoopHumanEval-v0`.
 
 ### Observations
 
-Those of version 0, in the first turn and in feedback.
+Those of version 0, with feedback as in `textmarl/HumanEval-v1`.
 
 ### Actions
 
@@ -44,25 +44,8 @@ One text per agent. Any `str` is scored, as in version 0; what counts of it: `te
 | `guessing`    | takes from `tests` what guessing passes as well, so that both are 2 times the *skill*| -2 to 0    |
 | `cooperation` | 1.8 times the skill, if both did their part                                          | 0 to 1.8   |
 
-The *skill* is the pass rate corrected for chance: 1 if all tests pass, 0 for what a constant, an argument handed back or
-a list of the prompt's examples passes. No *attempt*: constants, tables of the examples, stubs, programs that end or never
-do; they score 0 like an empty text. `aux` is *of use* if its value reaches the result and the pass rate falls when it is
-replaced by a stub that replays its own recorded values permuted over its calls; an `aux` that is constant or returns an
-argument is not. *Both did their part* unless the main function only hands on what `aux` returns, or `aux` passes the tests
-in its place. `textmarl.envs.coding.hardened` has the rules and the reasons, `docs/rewards_coding.md` what junk and honest
-programs score, and what still gets through.
-
-An agent that solves the problem alone earns 2.15 of 4 for the team: the tests in full and no cooperation. With `main_only`
-that is the maximum.
-
-A step pays what the score has gained since the turn before, so that an episode's rewards add up to its last score; there
-is no `reward_shift` unless you give one. An episode ends early at 0.95 of the maximum.
-
-`infos[agent]["metrics"]` are those of version 0 and `v0_score`: what version 0 would have paid, 0 to 4. It is logged, never
-paid.
-
-What `aux` returns must be plain data (numbers, texts, lists, tuples, dicts, sets, iterators of these): a function or an
-object of an own class cannot be replayed, and earns no cooperation.
+What the words mean (*skill*, an *attempt*, *of use*, *both did their part*), what is paid with several turns, individual
+rewards and metrics: as for `textmarl/HumanEval-v1`. One agent that solves the problem alone earns the team 2.15 of 4.
 
 ### Example
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -77,7 +77,7 @@ class CodeOutcome(Outcome):
         proposals: agent -> the expert's proposal, in the mode "expert", unless the episode ends.
     """
 
-    findings: feedbacks.Findings = field(default_factory=lambda: feedbacks.Findings({}, {}))
+    findings: feedbacks.Findings = field(default_factory=lambda: feedbacks.Findings({}))
     proposals: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -263,6 +263,7 @@ class CodingEnv(TextEnv):
         terms: Mapping[str, float],
         individual: Mapping[str, float] | None,
         metrics: Mapping[str, float] | None = None,
+        remarks: Sequence[str] | None = None,
     ) -> CodeOutcome:
         """Adds what every reward of code reports: whether the episode ends, metrics, and what feedback is made of.
 
@@ -273,8 +274,9 @@ class CodingEnv(TextEnv):
             terms: those of the team reward.
             individual: agent -> its own reward; None where `individual_rewards` is False.
             metrics: those that a subclass has beside the ones declared here.
+            remarks: what the feedback "level" says of the cooperation, a sentence each; None: what version 0 pays for.
         """
-        findings = self._findings(attempt, report)
+        findings = self._findings(attempt, report, remarks)
         rate = rewards.pass_rate(report)
         finished = math.fsum(terms.values()) >= ENOUGH * self.full_score - 1e-9
         proposals: Mapping[str, str] = {}
@@ -306,22 +308,31 @@ class CodingEnv(TextEnv):
             return self.max_score
         return rewards.HELPER_MAX_SCORE if agent in self.helpers else rewards.SINGLE_MAX_SCORE
 
-    def _findings(self, attempt: Attempt, report: Report | None) -> feedbacks.Findings:
+    def _findings(
+        self, attempt: Attempt, report: Report | None, remarks: Sequence[str] | None
+    ) -> feedbacks.Findings:
         parts = {**attempt.helpers, self.possible_agents[-1]: attempt.main}
-        written = attempt.helpers if rewards.may_run(attempt.main, attempt.program) else {}
+        if remarks is None:
+            remarks = self._uses(attempt)
         return feedbacks.Findings(
             functions={
                 agent: feedbacks.Function(part.role_name, part.code, part.defined, part.returns, part.error)
                 for agent, part in parts.items()
             },
-            uses={
-                agent: rewards.use_of(attempt.main, part.role_name)
-                for agent, part in written.items()
-                if rewards.is_written(part)
-            },
             error=attempt.program.error,
             report=report,
+            remarks=tuple(remarks),
         )
+
+    def _uses(self, attempt: Attempt) -> list[str]:
+        """What the main function does with each helper that is written; nothing where the program cannot run."""
+        main, written = attempt.main, [part for part in attempt.helpers.values() if rewards.is_written(part)]
+        if not rewards.may_run(main, attempt.program):
+            return []
+        return [
+            feedbacks.use_line(rewards.use_of(main, part.role_name), part.role_name, main.role_name)
+            for part in written
+        ]
 
     def _proposals(self, responses: Mapping[str, str], findings: feedbacks.Findings) -> Mapping[str, str]:
         assert self.expert is not None

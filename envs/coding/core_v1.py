@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from textmarl.envs.coding import hardened, rewards
+from textmarl.envs.coding import feedback_v1, hardened, rewards
 from textmarl.envs.coding.assembly import assemble
 from textmarl.envs.coding.core import CodingEnv
 from textmarl.envs.core import Outcome
@@ -14,7 +14,7 @@ class HardenedCodingEnv(CodingEnv):
     """A coding environment scored by the hardened reward, `textmarl.envs.coding.hardened`.
 
     A step pays what the program is worth more than that of the turn before. With one helper the score of version 0 is
-    among the metrics.
+    among the metrics. The feedback "level" tells what this reward found (`textmarl.envs.coding.feedback_v1`).
     """
 
     term_names = hardened.TERMS
@@ -40,4 +40,5 @@ class HardenedCodingEnv(CodingEnv):
             published = rewards.score_terms(helper, main, attempt.program, evidence.report)
             metrics["v0_score"] = math.fsum(published.values())
         terms = hardened.score_terms(evidence)
-        return self.outcome(responses, attempt, evidence.report, terms, individual, metrics)
+        remarks = feedback_v1.remarks(evidence) if self.turn + 1 < self.max_turns else []
+        return self.outcome(responses, attempt, evidence.report, terms, individual, metrics, remarks)

@@ -2,13 +2,16 @@
 
 | mode       | each agent reads                                                                                          |
 |------------|-----------------------------------------------------------------------------------------------------------|
-| `"level"`  | the findings of each level: which functions are there, syntax errors with their line, how many tests passed, which of the shown tests failed and how, what the main function does with the helper |
+| `"level"`  | the findings of each level: which functions are there, syntax errors with their line, how many tests passed, which of the shown tests failed and how, what the reward of this version sees in the cooperation |
 | `"passed"` | how many tests passed                                                                                     |
 | `"plain"`  | its own code of the turn before                                                                           |
 | `"expert"` | what an expert that you plug in proposes to it                                                            |
 
 Then comes the request to write its function again. Counts are of all tests. Of a single test only those at the front
 that the problem marks as shown are ever named; a hidden test's text, arguments and outcome are in no text here.
+
+What is said of the cooperation is what is paid: in version 0 what the main function's code does with the helper
+(`use_line`), in version 1 what the experiments found (`textmarl.envs.coding.feedback_v1`).
 """
 
 from __future__ import annotations
@@ -54,16 +57,15 @@ class Findings:
 
     Attributes:
         functions: agent -> what was found in its text, the main agent's last.
-        uses: agent -> what the main function does with its helper, for the helpers that are written; empty where the
-            main function is not.
         error: why the program made of all functions does not parse; else empty.
         report: what the tests said; None where they did not run.
+        remarks: what the reward saw in the functions' work together, a sentence each, fit for every agent to read.
     """
 
     functions: Mapping[str, Function]
-    uses: Mapping[str, Use]
     error: str = ""
     report: Report | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,15 +112,24 @@ def level(findings: Findings, problem: Problem, shown: int, reader: str | None =
         for test, verdict in zip(problem.suite.tests[:shown], report.verdicts, strict=False):
             if not verdict.passed:
                 lines += _failure(test, verdict, problem)
-    for agent, use in findings.uses.items():
-        lines.append(_use_line(use, findings.functions[agent].name, problem.entry_point))
-    return "\n".join(lines)
+    return "\n".join([*lines, *findings.remarks])
 
 
 def passed(findings: Findings, problem: Problem) -> str:
     """How many of all tests passed."""
     report, total = findings.report, len(problem.suite.tests)
     return f"Tests passed: {report.passed if report is not None else 0} of {total}."
+
+
+def use_line(use: Use, helper: str, main: str) -> str:
+    """What the main function does with a helper, in the words of version 0's rules; both by their functions' names."""
+    if not use.calls:
+        return f"`{main}` does not call `{helper}`."
+    if use.wraps:
+        return f"`{main}` does nothing but return the value of `{helper}`."
+    if use.ignores:
+        return f"`{main}` calls `{helper}` but does not use its value."
+    return f"`{main}` calls `{helper}` and uses its value."
 
 
 def plain(function: Function) -> str:
@@ -149,16 +160,6 @@ def _function_line(function: Function, full: bool) -> str:
     else:
         state = "found."
     return f"`{function.name}`: {state}"
-
-
-def _use_line(use: Use, helper: str, main: str) -> str:
-    if not use.calls:
-        return f"`{main}` does not call `{helper}`."
-    if use.wraps:
-        return f"`{main}` does nothing but return the value of `{helper}`."
-    if use.ignores:
-        return f"`{main}` calls `{helper}` but does not use its value."
-    return f"`{main}` calls `{helper}` and uses its value."
 
 
 def _failure(test: Test, verdict: Verdict, problem: Problem) -> list[str]:

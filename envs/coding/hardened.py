@@ -76,7 +76,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from textmarl.envs.coding import cooperation, disguise
 from textmarl.envs.coding.assembly import Part, Program
@@ -84,6 +84,7 @@ from textmarl.envs.coding.chance import Chance, chance_of
 from textmarl.envs.coding.dataflow import reaches_result
 from textmarl.envs.coding.problem import Problem
 from textmarl.envs.coding.rewards import is_written, may_run, pass_rate
+from textmarl.envs.coding.scopes import references
 from textmarl.envs.sandbox import Call, Record, Replay, Report, Sandbox, Suite
 
 TERMS = ("helper", "main", "syntax", "tests", "guessing", "cooperation")
@@ -107,6 +108,36 @@ _ALONE, _HANDED_ON = 0.9, 0.75  # shares up to which a helper did not do all of 
 _NO_ANSWER = frozenset(["timeout", "died", "protocol", "skipped"])
 _ENDINGS = ("SystemExit", "KeyboardInterrupt", "GeneratorExit")
 _OPAQUE = "<opaque value of type"
+
+Refusal = Literal["unwritten", "constant", "unloaded", "one_answer", "echo", "table", "unanswered"]
+"""Why an entry point is no attempt.
+
+- `unwritten`: it is not defined, returns no value or is no Python.
+- `constant`: by its syntax, no argument of it reaches its result.
+- `unloaded`: the program does not load.
+- `one_answer`: it gives one and the same answer in all tests, as far as the failed ones show.
+- `echo`, `table`, `unanswered`, where skill is 0: it returns one argument, the program only looks its answers up, or no
+  test gets an answer of plain data.
+"""
+
+Contribution = Literal[
+    "unwritten", "constant", "echo", "unmentioned", "unused", "unrun", "uncalled", "raised", "one_value", "echoed",
+    "untold", "unneeded", "entangled", "handed_on", "needed",
+]  # fmt: skip
+"""What a helper contributes: the first of these that holds.
+
+- `unwritten`: it is not defined, returns no value or is no Python.
+- `constant`, `echo`: by its syntax, it answers every call alike, or always returns one of its arguments.
+- `unmentioned`, `unused`: by the syntax of the entry point, this does not name it, or its value cannot reach the result.
+- `unrun`: the program does not run or does not load, so there is no more to know.
+- `uncalled`, `raised`, `one_value`, `echoed`: in the tests it is not called, returns nothing, never returns a second
+  value, or returns the same one of its arguments every time.
+- `untold`: skill is 0, so no test can tell whether it is needed.
+- `unneeded`: some shuffle of its values breaks no test.
+- `entangled`: a shuffle breaks none but what its own values break as well when a stub returns them.
+- `handed_on`: the entry point is a wrapper of it.
+- `needed`: none of these; how far it shared the work is for `both_did_their_part` to say.
+"""
 
 
 @dataclass(frozen=True)
@@ -177,35 +208,58 @@ def skill(evidence: Evidence, report: Report | None = None) -> float:
 
 def is_attempt(evidence: Evidence) -> bool:
     """Whether the entry point tries to solve the problem, as far as can be seen."""
+    return refusal(evidence) is None
+
+
+def refusal(evidence: Evidence) -> Refusal | None:
+    """Why the entry point is no attempt; None where it is one."""
     main, report = evidence.main, evidence.report
-    if not is_written(main) or main.error or cooperation.constant(main):
-        return False
+    if not is_written(main) or main.error:
+        return "unwritten"
+    if cooperation.constant(main):
+        return "constant"
     if report is not None and report.error:
-        return False
+        return "unloaded"
     if report is not None and _is_one_answer(report, evidence.chance.expected):
-        return False
+        return "one_answer"
     if skill(evidence):
-        return True
-    if cooperation.echoes_argument(main) or disguise.is_table((main, *evidence.helpers)):
-        return False
-    return report is None or _answers(report)
+        return None
+    if cooperation.echoes_argument(main):
+        return "echo"
+    if disguise.is_table((main, *evidence.helpers)):
+        return "table"
+    return None if report is None or _answers(report) else "unanswered"
 
 
 def is_useful(evidence: Evidence, helper: Part) -> bool:
     """Whether a helper is of use: the four conditions of the module's description."""
+    return contribution(evidence, helper) in ("untold", "handed_on", "needed")
+
+
+def contribution(evidence: Evidence, helper: Part) -> Contribution:
+    """What a helper contributes to the program, as far as syntax and experiments tell."""
     experiment = evidence.experiments.get(helper.role_name)
-    if experiment is None or _is_dull(experiment.calls):
-        return False
-    return not skill(evidence) or _matters(experiment)
+    if experiment is None:
+        return _ruled_out(helper, evidence.main) or "unrun"
+    if evidence.report is None or evidence.report.error:
+        return "unrun"
+    dull = _dullness(experiment.calls)
+    if dull is not None:
+        return dull
+    if not skill(evidence):
+        return "untold"
+    if experiment.control is None or len(experiment.permuted) < SHUFFLES:
+        return "unneeded"
+    if not all(_broken(experiment.control, permuted) for permuted in experiment.permuted):
+        return "entangled"
+    return "handed_on" if disguise.is_wrapper(evidence.main, helper.role_name) else "needed"
 
 
 def both_did_their_part(evidence: Evidence, helper: Part) -> float:
     """How far the work was shared between the entry point and one helper, 0 to 1; 0 where skill is 0."""
+    if contribution(evidence, helper) != "needed":
+        return 0.0
     solved = skill(evidence)
-    if not solved or not is_useful(evidence, helper):
-        return 0.0
-    if disguise.is_wrapper(evidence.main, helper.role_name):
-        return 0.0
     experiment = evidence.experiments[helper.role_name]
     alone, report = experiment.alone, evidence.report
     assert alone is not None and report is not None, "a helper that matters was run alone, too"
@@ -248,13 +302,19 @@ def _is_one_answer(report: Report, expected: Sequence[str]) -> bool:
     return len(values) == len(failed) >= 2 and len(set(values)) == 1 and len(passed) <= 1
 
 
-def _is_dull(calls: Sequence[Call]) -> bool:
+def _dullness(calls: Sequence[Call]) -> Literal["uncalled", "raised", "one_value", "echoed"] | None:
     """Whether the recorded calls show a helper that is not called, is constant or returns what it was given."""
+    if not calls:
+        return "uncalled"
     returned = [call for call in calls if call.error is None]
+    if not returned:
+        return "raised"
     if len({call.value for call in returned}) < 2:
-        return True
+        return "one_value"
     names: list[int | str] = [*range(len(returned[0].args)), *returned[0].kwargs]
-    return any(all(call.value == _given(call, name) for call in returned) for name in names)
+    if any(all(call.value == _given(call, name) for call in returned) for name in names):
+        return "echoed"
+    return None
 
 
 def _given(call: Call, name: int | str) -> bytes | None:
@@ -262,14 +322,6 @@ def _given(call: Call, name: int | str) -> bytes | None:
     if isinstance(name, str):
         return call.kwargs.get(name)
     return call.args[name] if name < len(call.args) else None
-
-
-def _matters(experiment: Experiment) -> bool:
-    """Whether the pass rate falls under each shuffle, over the tests that the control passes."""
-    control = experiment.control
-    if control is None or len(experiment.permuted) < SHUFFLES:
-        return False
-    return all(_broken(control, permuted) for permuted in experiment.permuted)
 
 
 def _broken(before: Report, after: Report) -> bool:
@@ -295,7 +347,7 @@ def examine(
     if not may_run(main, program):
         return evidence
     box, suite = sandbox(), problem.suite
-    names = [helper.role_name for helper in helpers if _may_be_useful(helper, main)]
+    names = [helper.role_name for helper in helpers if _ruled_out(helper, main) is None]
     first = Record(names[0]) if names else None
     report = box.run(program.source, suite, first)
     evidence = dataclasses.replace(evidence, report=report)
@@ -306,7 +358,7 @@ def examine(
         record = (
             report if name == names[0] else box.run(program.source, suite, Record(name), **_hurry(report))
         )
-        if solved and not _is_dull(record.calls):
+        if solved and _dullness(record.calls) is None:
             experiments[name] = _experiment(box, program, suite, name, report, record.calls)
         else:
             experiments[name] = Experiment(record.calls)
@@ -344,14 +396,20 @@ def _moved(calls: Sequence[Call], order: Sequence[Call]) -> int:
     return sum((a.value, a.error) != (b.value, b.error) for a, b in pairs)
 
 
-def _may_be_useful(helper: Part, main: Part) -> bool:
-    return (
-        is_written(helper)
-        and not helper.error
-        and not cooperation.constant(helper)
-        and not cooperation.echoes_argument(helper)
-        and reaches_result(main, helper.role_name)
-    )
+def _ruled_out(
+    helper: Part, main: Part
+) -> Literal["unwritten", "constant", "echo", "unmentioned", "unused"] | None:
+    """Why a helper can be of no use, by syntax alone."""
+    if not is_written(helper) or helper.error:
+        return "unwritten"
+    if cooperation.constant(helper):
+        return "constant"
+    if cooperation.echoes_argument(helper):
+        return "echo"
+    if reaches_result(main, helper.role_name):
+        return None
+    mentioned = any(name.id == helper.role_name for name in references(main.module.body))
+    return "unused" if mentioned else "unmentioned"
 
 
 def _experiment(

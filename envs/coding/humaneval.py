@@ -97,8 +97,8 @@ A test is one statement of the data's `check` function that asserts something ab
 A test may take 10 s of CPU time, an endless one costs only itself, and after 3 time-outs the rest counts as failed.
 
 With `reward="individual"` the helper gets 0.4 (as above) and 0.5 if its code then parses, main 0.6, 0.5 and the pass
-rate of its function without any helper; then `infos` have `individual_reward`, too. The team score is reported and
-decides about early ending all the same.
+rate of its function without any helper. Only then do `infos` have `individual_reward`: main's takes a second run of the
+tests, which is made only where it is paid. The team score is reported and decides about early ending all the same.
 
 An episode ends early when a turn reaches 0.95 of the maximum. (The published code ends all samples of a task together,
 on their mean.) What is reported is the score of the last turn played.

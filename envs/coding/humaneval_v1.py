@@ -4,7 +4,7 @@
 A helper and a main agent write one Python function together. Task and observations are those of version 0; the reward
 pays for tests passed beyond what guessing passes, and for work that was really shared.
 
-| Creation           | `make("parallel", "textmarl/HumanEval-v1")`                                   |
+| Creation           | `make("parallel", "textmarl/HumanEval-v1")`                                        |
 |--------------------|------------------------------------------------------------------------------------|
 | Agents             | `agents = ["helper", "main"]`; with `main_only` `["main"]`                         |
 | Actions            | `UnicodeText()`: any `str`                                                         |
@@ -27,7 +27,9 @@ All arguments are those of `textmarl/HumanEval-v0`.
 
 ### Observations
 
-Those of version 0, in the first turn and in feedback.
+Those of version 0. Feedback of the mode `"level"` says instead of what the code does with `aux` what the reward below
+found in all tests together: why it is no attempt, whether it passes more than a guess, whether the main function needs
+`aux`, and whether both did a part (`textmarl.envs.coding.feedback_v1`). Of a single hidden test it says nothing.
 
 ### Actions
 
@@ -57,6 +59,9 @@ that is the maximum.
 
 A step pays what the score has gained since the turn before, so that an episode's rewards add up to its last score; there
 is no `reward_shift` unless you give one. An episode ends early at 0.95 of the maximum.
+
+With `reward="individual"` each agent gets what version 0 gives it, and `infos` have `individual_reward`. With the team
+reward they have not: main's takes a second run of the tests, without the helper, which is made only where it is paid.
 
 `infos[agent]["metrics"]` are those of version 0 and `v0_score`: what version 0 would have paid, 0 to 4. It is logged, never
 paid.

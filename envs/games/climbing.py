@@ -86,12 +86,12 @@ is an equilibrium, and leaving it for the summit costs the team 37 and more unle
 
 Per turn; `optimal_return` and `uniform_return` multiply them by `max_turns`.
 
-| Play        | Score                                                                                         | Default |
-|-------------|-----------------------------------------------------------------------------------------------|---------|
-| optimal     | 2K + 5                                                                                        | 11      |
-| top rung    | 2K + 1                                                                                        | 7       |
-| uniform     | [K^2 + 4K + 2 + (N-1)(K-2)(K+3)] / K^N - 30 [1 - 2 ((K-1)/K)^N + ((K-2)/K)^N]                 | -31/9   |
-| junk by all | -31                                                                                           | -31     |
+| Play        | Score                                                                          | Default |
+|-------------|--------------------------------------------------------------------------------|---------|
+| optimal     | 2K + 5                                                                         | 11      |
+| top rung    | 2K + 1                                                                         | 7       |
+| uniform     | [K^2 + 4K + 2 + (N-1)(K-2)(K+3)] / K^N - 30 [1 - 2 ((K-1)/K)^N + ((K-2)/K)^N]  | -31/9   |
+| junk by all | -31                                                                            | -31     |
 
 Measured with the defaults: the untrained `tiny` model (temperature 1, 8 tokens, three seeds, standard error)
 scores -29.6 ± 0.2: 24 % of its texts play an action.

@@ -85,7 +85,7 @@ With `bands="2025-08"` `length` is 1 on [1.0, 1.3], to 0 at 0.8 and 1.5. The res
 `textmarl.envs.writing.rewards` has the formula line by line, and what it is blind to: the abstract is never
 read, and two identical paragraphs of junk that hold all kinds of transitions score 2.38 (2.98 with the first
 bands). The individual reward of an agent is 0.5 if its own text has 128 to 256 tokens, plus 0.4 T of its own
-text.
+text; `infos` have it with every `reward`, as `individual_reward`.
 
 ### Example
 

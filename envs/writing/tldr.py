@@ -73,7 +73,8 @@ With c1 the concise and c2 the detailed text; a level outside its band ends the 
 | `overlap`     | Jaccard index of the content words  | 0.6 min(jac, 0.03) / 0.03                            |
 
 `textmarl.envs.writing.rewards` has the formula line by line, and what it is blind to. The individual reward
-of an agent is 0.5 if its own text has 8 to 256 tokens, plus 0.4 T of its own text.
+of an agent is 0.5 if its own text has 8 to 256 tokens, plus 0.4 T of its own text; `infos` have it with every
+`reward`, as `individual_reward`.
 
 ### Example
 

@@ -66,9 +66,9 @@ The five *factors* are among the terms as what they cost, 0 or negative; all ten
 Short posts ask for less. The data's labels (`SUBREDDIT: r/`, `TITLE:`, `POST:`) are no part of the post here.
 `textmarl.envs.writing.hardened` has every formula and constant with its reason.
 
-The individual reward of an agent is at most 0.9: (0.5 + 0.4 min(1, k / 4)) times the first four factors of its
-own text alone. With several turns version 1 pays score_t - score_(t-1), with score_0 = 0; this task has one
-turn, so the difference is the score.
+The individual reward of an agent is at most 0.9: (0.5 + 0.4 min(1, k / 4)) times the first four factors of
+its own text alone; `infos` have it with every `reward`, as `individual_reward`. With several turns version
+1 pays score_t - score_(t-1), with score_0 = 0; this task has one turn, so the difference is the score.
 
 `infos[agent]["metrics"]["v0_score"]` is the score of version 0 for the same texts, for comparison with the
 literature. It is logged, never paid.

@@ -12,9 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from textmarl.agents import generation
+from textmarl.agents.answering import runs_of_equal
 from textmarl.agents.generation import Sequence, generate_plain, generate_shared
-from textmarl.agents.policy import Policy, runs_of_equal, shares_prompts
-from textmarl.agents.prefix import supported
+from textmarl.agents.policy import Policy
+from textmarl.agents.prefix import shares_prompts, supported
 from textmarl.agents.sampling import Sampling, draw
 
 STOP = frozenset({1})
@@ -219,7 +220,7 @@ def test_no_more_responses_than_the_batch_size_are_decoded_at_once(
         sizes.append(len(prompts) * n)
         return sample(model, prompts, n, *rest)
 
-    monkeypatch.setattr("textmarl.agents.policy.generate_shared", counted)
+    monkeypatch.setattr("textmarl.agents.answering.generate_shared", counted)
     policy.generate([say("abc"), say("abc"), say("de")], Sampling(max_new_tokens=2), torch.Generator(), n, 4)
     assert max(sizes) <= 4 and sum(sizes) == 3 * n
 

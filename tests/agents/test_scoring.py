@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from textmarl.agents import scoring
 from textmarl.agents.generation import generate_plain, generate_shared
-from textmarl.agents.policy import Policy, shares_prompts
+from textmarl.agents.policy import Policy
+from textmarl.agents.prefix import shares_prompts
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.scoring import Scores, score_plain, score_shared
 

@@ -2,7 +2,7 @@
 
 The reference scores one response at a time by an ordinary forward pass over prompt and response, and finds returns,
 baselines and weights by recursion over the recorded rewards. It shares no code with the package but the records of
-the experience, and these are checked against a replay of every episode.
+the experience, and these are checked against a replay of every episode in test_rollout.py.
 """
 
 from __future__ import annotations
@@ -10,27 +10,18 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PhiConfig,
-    PhiForCausalLM,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
 )
 
-from textmarl.agents import Response, Sampling, Team, TeamConfig, load_model
+from textmarl.agents import Response, Sampling, Team, load_model
 from textmarl.agents.policy import Policy
 from textmarl.algos import MAGRPO, Node, Rollout
 from textmarl.algos.update import Updater
@@ -39,6 +30,7 @@ from textmarl.envs import Outcome, TaskSet, TextEnv
 AGENTS = ["left", "right"]
 SAMPLING = Sampling(temperature=0.7, max_new_tokens=6)
 Gradient = dict[str, Tensor]
+MakeTeam = Callable[..., Team]
 
 # Llama and Qwen2 round to single precision inside their norms, also in a model of double precision.
 EXACT, ROUNDED, SINGLE = 1e-10, 1e-6, 1e-5
@@ -62,104 +54,7 @@ class Vowels(TextEnv):
         return Outcome({"score": score}, finished=(3 * len(left) + len(right)) % 3 == 0)
 
 
-# ------------------------------------------------------------------------------------------- models and experience
-
-
-def save_model(
-    folder: Path, characters: str, pad_is_end: bool, architecture: Callable[[int], PreTrainedModel], seed: int
-) -> str:
-    """Write a small random model with a character tokenizer; a turn of its chat ends with <end>."""
-    special = ["<end>"] if pad_is_end else ["<pad>", "<end>"]
-    vocabulary = {token: index for index, token in enumerate([*special, *characters])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=special[0],
-        eos_token="<end>",
-        clean_up_tokenization_spaces=False,
-    )
-    wrapped.chat_template = (
-        "{% for m in messages %}{{ m['role'][0] }}{{ m['content'] }}<end>{% endfor %}"
-        "{% if add_generation_prompt %}a{% endif %}"
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = architecture(len(vocabulary))
-    model.generation_config.eos_token_id = vocabulary["<end>"]
-    model.generation_config.pad_token_id = 0
-    model.save_pretrained(folder)
-    wrapped.save_pretrained(folder)
-    return str(folder)
-
-
-SMALL: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.1,
-}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def phi(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Phi: it computes in double precision throughout, where Llama and Qwen2 normalise in single precision."""
-    return save_model(
-        tmp_path_factory.mktemp("phi"),
-        "eabcdi ?",
-        False,
-        lambda v: PhiForCausalLM(PhiConfig(vocab_size=v, **SMALL)),
-        3,
-    )
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Llama whose padding token is its end of turn, which therefore occurs inside every prompt."""
-    return save_model(
-        tmp_path_factory.mktemp("llama"),
-        "abcdei ?",
-        True,
-        lambda v: LlamaForCausalLM(LlamaConfig(vocab_size=v, **SMALL)),
-        1,
-    )
-
-
-@pytest.fixture(scope="module")
-def qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Qwen2 with another vocabulary in another order, biases, and tied embeddings."""
-    return save_model(
-        tmp_path_factory.mktemp("qwen"),
-        "?zyx aou",
-        False,
-        lambda v: Qwen2ForCausalLM(Qwen2Config(vocab_size=v, tie_word_embeddings=True, **SMALL)),
-        2,
-    )
-
-
-def make_team(model: str | list[str], tuning: str = "lora", dtype: str = "float64", **settings: Any) -> Team:
-    """Make a team whose trained parameters are away from their initial values: LoRA begins with B = 0."""
-    config = TeamConfig(model=model, tuning=tuning, lora_rank=4, dtype=dtype, device="cpu", **settings)  # type: ignore[arg-type]
-    team = Team.create(AGENTS, config)
-    scale = 0.1 if tuning == "lora" else 0.02
-    for index, policy in enumerate(team.policies.values()):
-        generator = torch.Generator().manual_seed(index)
-        with torch.no_grad():
-            for parameter in policy.parameters().values():
-                parameter += scale * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-    return team
+# ----------------------------------------------------------------------------------------------------- experience
 
 
 def collect(
@@ -338,7 +233,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradient_of_a_step_is_the_formula(phi: str, shape: str) -> None:
+def test_gradient_of_a_step_is_the_formula(make_team: MakeTeam, phi: str, shape: str) -> None:
     algorithm, turns = SHAPES[shape]
     assert isinstance(algorithm, MAGRPO)
     team = make_team(phi)
@@ -349,7 +244,9 @@ def test_gradient_of_a_step_is_the_formula(phi: str, shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", ["aligned, two turns", "chain, three turns"])
-def test_models_that_cannot_share_a_prompt_have_the_same_gradient(phi: str, shape: str) -> None:
+def test_models_that_cannot_share_a_prompt_have_the_same_gradient(
+    make_team: MakeTeam, phi: str, shape: str
+) -> None:
     algorithm, turns = SHAPES[shape]
     assert isinstance(algorithm, MAGRPO)
     team = make_team(phi)
@@ -364,7 +261,7 @@ def test_models_that_cannot_share_a_prompt_have_the_same_gradient(phi: str, shap
 
 
 @pytest.mark.parametrize("shape", ["aligned, two turns", "cross, two turns", "chain, three turns"])
-def test_gradient_holds_to_rounding_in_single_precision(llama: str, shape: str) -> None:
+def test_gradient_holds_to_rounding_in_single_precision(make_team: MakeTeam, llama: str, shape: str) -> None:
     algorithm, turns = SHAPES[shape]
     assert isinstance(algorithm, MAGRPO)
     team = make_team(["tiny", llama], dtype="float32")
@@ -373,7 +270,9 @@ def test_gradient_holds_to_rounding_in_single_precision(llama: str, shape: str) 
     assert_equal(actual, explicit_gradient(team, algorithm, roots, "right"), SINGLE)
 
 
-def test_the_shapes_above_have_branches_that_end_early_and_branches_that_go_on(phi: str) -> None:
+def test_the_shapes_above_have_branches_that_end_early_and_branches_that_go_on(
+    make_team: MakeTeam, phi: str
+) -> None:
     team = make_team(phi)
     for shape in ("aligned, two turns", "cross, two turns"):
         algorithm, turns = SHAPES[shape]
@@ -390,7 +289,9 @@ def test_the_shapes_above_have_branches_that_end_early_and_branches_that_go_on(p
 
 @pytest.mark.parametrize("shape", ["aligned, two turns", "chain, three turns"])
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_agents_with_different_models_and_tokenizers(llama: str, qwen: str, tuning: str, shape: str) -> None:
+def test_agents_with_different_models_and_tokenizers(
+    make_team: MakeTeam, llama: str, qwen: str, tuning: str, shape: str
+) -> None:
     algorithm, turns = SHAPES[shape]
     assert isinstance(algorithm, MAGRPO)
     team = make_team([llama, qwen], tuning)
@@ -403,7 +304,9 @@ def test_agents_with_different_models_and_tokenizers(llama: str, qwen: str, tuni
         assert_equal(actual, explicit_gradient(team, algorithm, roots, agent), ROUNDED)
 
 
-def test_a_padding_token_that_occurs_in_the_prompt_is_read_like_any_other(llama: str) -> None:
+def test_a_padding_token_that_occurs_in_the_prompt_is_read_like_any_other(
+    make_team: MakeTeam, llama: str
+) -> None:
     team = make_team(llama)
     algorithm = MAGRPO(group_size=4)
     roots = collect(team, algorithm)
@@ -414,7 +317,7 @@ def test_a_padding_token_that_occurs_in_the_prompt_is_read_like_any_other(llama:
         assert_equal(actual, explicit_gradient(team, algorithm, roots, agent), ROUNDED)
 
 
-def test_agents_train_adapters_on_one_base_as_on_two(llama: str) -> None:
+def test_agents_train_adapters_on_one_base_as_on_two(make_team: MakeTeam, llama: str) -> None:
     algorithm = MAGRPO(group_size=4)
     shared, apart = make_team(llama), make_team(llama, share_base=False)
     assert shared.policies["left"].model is shared.policies["right"].model
@@ -427,7 +330,7 @@ def test_agents_train_adapters_on_one_base_as_on_two(llama: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def experience(phi: str) -> tuple[Team, list[Node], dict[int, Gradient]]:
+def experience(make_team: MakeTeam, phi: str) -> tuple[Team, list[Node], dict[int, Gradient]]:
     """Two turns of experience, and the gradient of every response's log pi by itself."""
     team = make_team(phi)
     roots = collect(team, MAGRPO(group_size=3), turns=2)
@@ -464,7 +367,7 @@ def test_every_baseline_normalisation_and_length_weighting(
 
 @pytest.mark.parametrize("truncation", [{"top_k": 4}, {"top_p": 0.7}, {"top_k": 6, "top_p": 0.8}], ids=str)
 def test_truncated_sampling_trains_the_renormalised_distribution(
-    phi: str, truncation: dict[str, Any]
+    make_team: MakeTeam, phi: str, truncation: dict[str, Any]
 ) -> None:
     sampling = Sampling(temperature=0.9, max_new_tokens=5, **truncation)
     algorithm = MAGRPO(group_size=4)
@@ -476,7 +379,9 @@ def test_truncated_sampling_trains_the_renormalised_distribution(
 
 @pytest.mark.parametrize("length_weighting", ["sum", "constant", "token_mean"])
 @pytest.mark.parametrize("ratio_level", ["token", "sequence"])
-def test_second_epoch_follows_the_clipped_ratio(phi: str, ratio_level: Any, length_weighting: Any) -> None:
+def test_second_epoch_follows_the_clipped_ratio(
+    make_team: MakeTeam, phi: str, ratio_level: Any, length_weighting: Any
+) -> None:
     algorithm = MAGRPO(
         group_size=5, epochs=2, ratio_level=ratio_level, length_weighting=length_weighting, clip=0.1
     )
@@ -515,7 +420,7 @@ def test_second_epoch_follows_the_clipped_ratio(phi: str, ratio_level: Any, leng
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_kl_is_the_k3_estimate_against_the_initial_model(phi: str, tuning: str) -> None:
+def test_kl_is_the_k3_estimate_against_the_initial_model(make_team: MakeTeam, phi: str, tuning: str) -> None:
     algorithm = MAGRPO(group_size=4, kl_coef=0.3)
     team = make_team(phi, tuning, reference="copy" if tuning == "full" else "adapter-off")
     roots = collect(team, algorithm)
@@ -537,7 +442,9 @@ def test_kl_is_the_k3_estimate_against_the_initial_model(phi: str, tuning: str) 
 
 
 @pytest.mark.parametrize("kl_coef", [0.0, 0.2])
-def test_size_of_micro_batches_does_not_change_the_gradient(phi: str, kl_coef: float) -> None:
+def test_size_of_micro_batches_does_not_change_the_gradient(
+    make_team: MakeTeam, phi: str, kl_coef: float
+) -> None:
     algorithm = MAGRPO(group_size=4, kl_coef=kl_coef, length_weighting="token_mean")
     team = make_team(phi)
     roots = collect(team, algorithm, turns=2)
@@ -548,7 +455,7 @@ def test_size_of_micro_batches_does_not_change_the_gradient(phi: str, kl_coef: f
 
 
 @pytest.mark.parametrize("minibatches", [2, 3, 100])
-def test_mini_batches_average_to_the_whole(phi: str, minibatches: int) -> None:
+def test_mini_batches_average_to_the_whole(make_team: MakeTeam, phi: str, minibatches: int) -> None:
     team = make_team(phi)
     roots = collect(team, MAGRPO(group_size=3), turns=2)
     (whole,) = step_gradients(team, MAGRPO(group_size=3), roots, "left")
@@ -557,44 +464,3 @@ def test_mini_batches_average_to_the_whole(phi: str, minibatches: int) -> None:
     assert len(parts) == min(minibatches, groups)
     mean = {name: sum(part[name] for part in parts) / len(parts) for name in whole}
     assert_equal(mean, whole, EXACT)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("shape", ["aligned, two turns", "cross, two turns", "chain, three turns"])
-def test_records_are_what_a_replay_of_every_episode_gives(llama: str, qwen: str, shape: str) -> None:
-    algorithm, turns = SHAPES[shape]
-    assert isinstance(algorithm, MAGRPO)
-    team = make_team([llama, qwen])
-    played = 0
-
-    def prompt(agent: str, history: list[str]) -> list[int]:
-        tokenizer = team.policies[agent].tokenizer
-        text = "".join(f"{'ua'[k % 2]}{said}<end>" for k, said in enumerate(history)) + "a"
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def replay(env: Vowels, history: dict[str, list[str]], node: Node, j: int) -> None:
-        nonlocal played
-        played += 1
-        texts = {}
-        for agent, k in zip(AGENTS, node.joint_actions[j], strict=True):
-            response = node.responses[agent][k]
-            assert response.prompt_ids == prompt(agent, history[agent])
-            texts[agent] = response.text
-        env = copy.deepcopy(env)
-        observations, rewards, terminations, _, infos = env.step(texts)
-        assert node.rewards[j].tolist() == [rewards[agent] for agent in AGENTS]
-        assert node.infos[j]["score"] == infos["left"]["score"]
-        continuation = node.continuations[j]
-        assert (continuation is None) == terminations["left"]
-        if continuation is not None:
-            child, place = continuation
-            after = {agent: [*history[agent], texts[agent], observations[agent]] for agent in AGENTS}
-            for k in range(len(child.joint_actions)) if place is None else [place]:
-                replay(env, after, child, k)
-
-    roots = collect(team, algorithm, turns)
-    for (seed, task), root in zip([(7, 0), (8, 1)], roots, strict=True):
-        env = Vowels(max_turns=turns)
-        observations, _ = env.reset(seed=seed, options={"task": task})
-        for j in range(len(root.joint_actions)):
-            replay(env, {agent: [observations[agent]] for agent in AGENTS}, root, j)
-    assert played == sum(len(node.joint_actions) for root in roots for node in root.subtree())

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from gymnasium.spaces import Text
 from peft import PeftModel
-from pettingzoo import ParallelEnv
 
 from textmarl.agents import Evaluation, Sampling, Team, TeamConfig
 from textmarl.agents.tiny import tiny_model
@@ -409,60 +407,6 @@ def test_texts_of_any_kind_survive_in_samples(tmp_path):
     train(tmp_path, env=Strange(), steps=1)
     (sample,) = lines(tmp_path, "samples.jsonl")
     assert sample["turns"][0]["first"]["observation"] == "first: a\ud800b\x00\u2028\n\x1c 0"
-
-
-# --------------------------------------------------------------------------------- environments of others
-
-
-class Plain(ParallelEnv):
-    """A ParallelEnv that knows nothing of textmarl: no tasks, empty infos, no score."""
-
-    metadata = {"name": "plain_v0"}
-    possible_agents = ["left", "right"]
-
-    def __init__(self, infos=None):
-        self.infos, self.turn, self.agents = infos or {}, 0, []
-
-    def observation_space(self, agent):
-        return Text(100)
-
-    def action_space(self, agent):
-        return Text(100)
-
-    def reset(self, seed=None, options=None):
-        self.turn, self.agents = 0, list(self.possible_agents)
-        return {a: f"{a} {seed}" for a in self.agents}, {}
-
-    def step(self, actions):
-        self.turn += 1
-        acting = self.agents
-        if self.turn == 2:
-            self.agents = []
-        rewards = {a: np.float32(len(text) + 1) for a, text in actions.items()}
-        ended = dict.fromkeys(acting, False), dict.fromkeys(acting, self.turn == 2)
-        return dict.fromkeys(acting, "go on"), rewards, *ended, self.infos
-
-
-def test_parallel_env_of_others_is_trained_and_evaluated(tmp_path):
-    train(tmp_path, env=Plain(), eval_env=Plain(), samples_every=1, algorithm=MAGRPO(group_size=2))
-    first, _ = lines(tmp_path, "metrics.jsonl")
-    assert "score_percent" not in first
-    assert first["score"] == pytest.approx(
-        first["return"]
-    )  # without a score, rewards are summed, as in evaluation
-    (sample, _) = lines(tmp_path, "samples.jsonl")
-    lengths = [[len(own["response"]) + 1 for own in turn.values()] for turn in sample["turns"]]
-    assert sample["score"] == pytest.approx(sum(np.mean(turn) for turn in lengths))
-    record = lines(tmp_path, "evaluations.jsonl")[0]
-    assert len(record["episodes"]) == 4 and record["max_score"] is None
-
-
-def test_numbers_of_numpy_in_infos_are_written_as_numbers(tmp_path):
-    info = {"score": np.float32(0.5), "reward_terms": {"half": np.float32(0.5), "whole": np.int64(0)}}
-    train(tmp_path, env=Plain({"left": info, "right": info}), steps=1, algorithm=MAGRPO(group_size=2))
-    (line,) = lines(tmp_path, "metrics.jsonl")
-    assert (line["score"], line["terms/half"], line["terms/whole"]) == (0.5, 0.5, 0)
-    assert lines(tmp_path, "samples.jsonl")[0]["reward_terms"] == {"half": 0.5, "whole": 0}
 
 
 # ---------------------------------------------------------------------------------------------- refusals

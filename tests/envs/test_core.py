@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from textmarl.envs import Outcome, Task, TaskSet, TextEnv, UnicodeText, check_env
+from textmarl.envs import Outcome, Task, TaskSet, TextEnv, UnicodeText
 
 AGENTS = ["left", "right"]
 
@@ -275,61 +275,6 @@ def test_individual_rewards_are_refused_where_there_are_none() -> None:
         OneTurn(reward="individual")
 
 
-def test_an_incomplete_environment_says_what_it_lacks() -> None:
-    class NoTasks(OneTurn):
-        tasks = None  # type: ignore[assignment]
-
-    class NoAgents(OneTurn):
-        possible_agents: list[str] = []
-
-    class Twins(OneTurn):
-        possible_agents = ["a", "a"]
-
-    for broken, complaint in ((NoTasks, "`tasks`"), (NoAgents, "`possible_agents`"), (Twins, "twice")):
-        with pytest.raises((TypeError, ValueError), match=complaint):
-            broken()
-    with pytest.raises(TypeError, match=r"observe"):
-        TextEnv(TaskSet.of(["x"]))  # type: ignore[abstract]
-
-
-@pytest.mark.parametrize(
-    "outcome, complaint",
-    [
-        (Outcome({"other": 1.0}), r"terms \['other'\].*term_names = \('score',\)"),
-        (Outcome({"score": float("inf")}), "'score' must be a finite number"),
-    ],
-)
-def test_an_outcome_that_breaks_the_declaration_is_refused(outcome: Outcome, complaint: str) -> None:
-    class Wrong(OneTurn):
-        def judge(self, responses: dict[str, str]) -> Outcome:
-            return outcome
-
-    env = Wrong()
-    env.reset(seed=0)
-    with pytest.raises(ValueError, match=complaint):
-        env.step(both("x"))
-    assert env.agents == AGENTS
-
-
-def test_an_observation_that_is_no_text_is_refused() -> None:
-    class Wrong(OneTurn):
-        def observe(self, agent: str) -> Any:
-            return None
-
-    with pytest.raises(TypeError, match=r"observe\('left'\) must return a str, not NoneType"):
-        Wrong().reset(seed=0)
-
-
-def test_a_missing_individual_reward_is_refused() -> None:
-    class Wrong(OneTurn):
-        individual_rewards = True
-
-    env = Wrong()
-    env.reset(seed=0)
-    with pytest.raises(ValueError, match=r"declares individual_rewards"):
-        env.step(both("x"))
-
-
 def test_a_shift_reaches_the_learner_but_not_the_report(env: Guessing) -> None:
     shifted = Guessing(max_turns=3, reward_shift=-2.0)
     for one in (env, shifted):
@@ -496,107 +441,7 @@ def test_the_transcript_is_safe_to_print(env: Guessing) -> None:
     assert len(text) < 20_000 and "1,996,000 characters" in text
 
 
-def test_metadata_default_to_the_class_name() -> None:
-    assert OneTurn.metadata == {"name": "OneTurn", "render_modes": ["ansi"], "is_parallelizable": True}
-    assert TextEnv.metadata["name"] == "TextEnv"
-    assert str(OneTurn()) == "OneTurn"
-
-
-def test_agents_and_terms_may_depend_on_the_arguments() -> None:
-    class Many(TextEnv):
-        tasks = TaskSet.of(["x"])
-
-        def __init__(self, players: int, **options: Any) -> None:
-            self.possible_agents = [f"player_{i}" for i in range(players)]
-            self.term_names = tuple(self.possible_agents)
-            super().__init__(**options)
-
-        def observe(self, agent: str) -> str:
-            return agent
-
-        def judge(self, responses: dict[str, str]) -> Outcome:
-            return Outcome({agent: float(len(text)) for agent, text in responses.items()})
-
-    three, five = Many(3), Many(5)
-    three.reset(seed=0)
-    assert (three.num_agents, five.max_num_agents) == (3, 5)
-    _, rewards, _, _, infos = three.step({"player_0": "a", "player_1": "bb", "player_2": ""})
-    assert rewards == dict.fromkeys(three.possible_agents, 3.0)
-    assert infos["player_2"]["reward_terms"] == {"player_0": 1.0, "player_1": 2.0, "player_2": 0.0}
-
-
 def test_max_cycles_means_max_turns() -> None:
     assert Guessing(max_cycles=4).max_turns == Guessing(max_turns=4).max_turns == 4
     assert Guessing(max_cycles=4, max_turns=4).max_turns == 4
     assert Guessing().max_turns == 1
-
-
-def test_metrics_beside_the_score_are_reported_but_not_paid() -> None:
-    class Measured(TextEnv):
-        possible_agents = ["a"]
-        tasks = TaskSet.of(["x"])
-        metric_names = ("characters",)
-
-        def observe(self, agent: str) -> str:
-            return ""
-
-        def judge(self, responses: dict[str, str]) -> Outcome:
-            return Outcome({"score": 1.0}, metrics={"characters": len(responses["a"])})
-
-    env = Measured()
-    _, infos = env.reset(seed=0)
-    assert infos["a"]["metrics"] == {"characters": 0.0}
-    _, rewards, _, _, infos = env.step({"a": "four"})
-    assert infos["a"]["metrics"] == {"characters": 4.0}
-    assert rewards["a"] == infos["a"]["score"] == 1.0
-
-    class Undeclared(Measured):
-        metric_names = ()
-
-    env = Undeclared()
-    env.reset(seed=0)
-    with pytest.raises(ValueError, match="metric_names"):
-        env.step({"a": "four"})
-    assert env.turn == 0, "a step that fails leaves the episode as it was"
-
-    class Misnamed(Measured):
-        success_metric = "solved"
-
-    with pytest.raises(ValueError, match="success_metric 'solved' is not one of \\('characters',\\)"):
-        Misnamed()
-
-
-# ------------------------------------------------------------------------------------------------- taking turns
-
-
-class Alternating(OneTurn):
-    """The right one waits in even turns, the left one in odd ones."""
-
-    @property
-    def acting(self) -> list[str]:
-        return [agent for agent in self.agents if agent == AGENTS[self.turn % 2]]
-
-
-def test_an_environment_whose_agents_take_turns_keeps_the_contract() -> None:
-    check_env(lambda: Alternating(max_turns=3))
-
-
-def test_who_waits_reads_nothing_and_has_written_nothing() -> None:
-    env = Alternating(max_turns=2)
-    observations, _ = env.reset(options={"task": "task/0"})
-    assert observations == {"left": "left: write red", "right": ""}
-    observations, rewards, *_ = env.step({"left": "red", "right": "red"})
-    assert rewards == {"left": 0.5, "right": 0.5}, "only one of the two texts counts"
-    assert env.history[0].responses == {"left": "red", "right": ""}
-    assert observations == {"left": "", "right": "right: write red"}
-    with pytest.raises(ValueError, match=r"one text from each of \['right'\]: missing \['right'\]"):
-        env.step({"left": "red"})
-    *_, infos = env.step({"right": "red"})
-    assert infos["left"]["score"] == 0.5 and env.acting == []
-
-
-def test_all_agents_act_where_nothing_else_is_said() -> None:
-    env = OneTurn()
-    assert env.acting == []
-    env.reset(seed=0)
-    assert env.acting == env.agents == AGENTS

@@ -240,6 +240,16 @@ def test_individual_rewards_are_those_of_version_0(sandbox: Sandbox) -> None:
     assert infos["main"]["score"] == pytest.approx(4.0)
 
 
+@pytest.mark.parametrize("reward", ["team", "individual"])
+def test_individual_rewards_are_reported_only_where_they_are_paid(sandbox: Sandbox, reward: Any) -> None:
+    """The main agent's takes a second run of the tests."""
+    env = Compose(sandbox=sandbox, reward=reward)
+    _, before = env.reset(options={"task": "Compose/0"})
+    after = env.step({"helper": "", "main": "def doubled_plus(a, b):\n    return a + a + b"})[4]
+    for info in (*before.values(), *after.values()):
+        assert ("individual_reward" in info) == (reward == "individual")
+
+
 def test_alone_the_maximum_is_that_of_one_agent(sandbox: Sandbox) -> None:
     env = Compose(sandbox=sandbox, main_only=True)
     observations, _ = env.reset(options={"task": "Compose/0"})

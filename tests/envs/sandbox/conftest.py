@@ -1,4 +1,5 @@
-"""Hosts of contained processes: a function of a test runs in a contained child, and the test looks at what came of it."""
+"""A sandbox for programs, and hosts of contained processes: a function of a test runs in a contained child, and the test
+looks at what came of it."""
 
 from __future__ import annotations
 
@@ -14,10 +15,17 @@ from typing import Any
 
 import pytest
 
+from textmarl.envs.sandbox import Limits, Sandbox
 from textmarl.envs.sandbox.containment import required
 
 MEMORY, SCRATCH = 400 * 2**20, 2**20
 """The limits of the hosts, in bytes."""
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(limits=Limits(seconds=0.4, wall_seconds=10)) as made:
+        yield made
 
 
 class Host:

@@ -9,15 +9,16 @@ import pytest
 
 from textmarl.benchmarks.sandbox import fuzz, hostile_programs
 from textmarl.benchmarks.sandbox.hostile_programs import CASES, HONEST, RIGHT, WRONG, Case
+from textmarl.benchmarks.sandbox.live import Live, complaints
 from textmarl.envs.sandbox import Record, Report, Sandbox, SandboxUnavailable, Suite, Test, Verdict
 
 SEED = "tests"
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[fuzz.Live]:
+def live() -> Iterator[Live]:
     try:
-        made = fuzz.Live()
+        made = Live()
     except SandboxUnavailable as error:
         pytest.skip(f"needs the sandbox at confined: {error}")
     yield made
@@ -25,7 +26,7 @@ def live() -> Iterator[fuzz.Live]:
 
 
 @pytest.fixture
-def sandbox(live: fuzz.Live) -> Sandbox:
+def sandbox(live: Live) -> Sandbox:
     return live.sandbox
 
 
@@ -41,13 +42,13 @@ def test_whatever_the_stream_a_channel_gives_its_payloads_a_wire_error_or_its_en
     assert {outcome for _, outcome in found.counts} == {"ChannelClosed", "WireError"}
 
 
-def test_programs_that_write_on_their_channel_pass_no_test_and_stop_no_other_program(live: fuzz.Live) -> None:
+def test_programs_that_write_on_their_channel_pass_no_test_and_stop_no_other_program(live: Live) -> None:
     found = fuzz.run_cases(lambda number: live.attempt("candidate", SEED, number), 3.5)
     assert found.failures == []
     assert ("candidate: answer", "protocol") in found.counts
 
 
-def test_tests_that_misbehave_in_the_judge_cost_no_other_test_its_verdict(live: fuzz.Live) -> None:
+def test_tests_that_misbehave_in_the_judge_cost_no_other_test_its_verdict(live: Live) -> None:
     found = fuzz.run_cases(lambda number: live.attempt("judge", SEED, number), 2.5)
     assert found.failures == []
     assert {outcome for _, outcome in found.counts} >= {"passed", "failed", "died"}
@@ -139,7 +140,7 @@ JUDGED = Case("any", HONEST, Suite("f", (Test(RIGHT),)), ("passed",))
     ],
 )
 def test_the_fuzzer_sees_what_is_wrong_with_a_report(case: Case, report: Report, complaint: str) -> None:
-    assert fuzz.complaints(case, report) == [complaint]
+    assert complaints(case, report) == [complaint]
 
 
 @pytest.mark.parametrize(
@@ -151,4 +152,4 @@ def test_the_fuzzer_sees_what_is_wrong_with_a_report(case: Case, report: Report,
     ],
 )
 def test_the_fuzzer_has_nothing_against_a_good_report(case: Case, report: Report) -> None:
-    assert fuzz.complaints(case, report) == []
+    assert complaints(case, report) == []

@@ -53,7 +53,7 @@ def test_scores_and_gradients_are_those_of_the_adapter_kept_apart(
 ) -> None:
     for policy in team(family).policies.values():
         expected, apart = gradients(policy)
-        with policy.merged_weights():
+        with policy.adapted():
             switched = [module for module in policy.model.modules() if "forward" in vars(module)]
             found, merged = gradients(policy)
         assert bool(switched) == (family != "gpt2")  # its layers are no plain linear ones and keep peft's own
@@ -68,7 +68,7 @@ def test_scores_and_gradients_are_those_of_the_adapter_kept_apart(
 def test_the_reference_is_the_base_also_while_merged(team: Callable[[str], Team]) -> None:
     policy = team("llama").policies["left"]
     expected = policy.score_reference(PROMPTS, RESPONSES, SAMPLING).logprobs
-    with policy.merged_weights():
+    with policy.adapted():
         found = policy.score_reference(PROMPTS, RESPONSES, SAMPLING).logprobs
         after = policy.score(PROMPTS, RESPONSES, SAMPLING).logprobs
     assert torch.equal(found, expected)
@@ -78,9 +78,9 @@ def test_the_reference_is_the_base_also_while_merged(team: Callable[[str], Team]
 def test_what_was_merged_is_apart_again_afterwards(team: Callable[[str], Team]) -> None:
     left, right = team("llama").policies.values()
     expected = [gradients(policy) for policy in (left, right)]
-    with pytest.raises(KeyboardInterrupt), left.merged_weights():
+    with pytest.raises(KeyboardInterrupt), left.adapted():
         raise KeyboardInterrupt
-    with left.merged_weights(), left.merged_weights():  # the second one changes nothing
+    with left.adapted(), left.adapted():  # the second one changes nothing
         gradients(left)
     left.score(PROMPTS, RESPONSES, SAMPLING)
     for policy, (logprobs, apart) in zip((left, right), expected, strict=True):
@@ -92,12 +92,12 @@ def test_what_was_merged_is_apart_again_afterwards(team: Callable[[str], Team]) 
 def test_a_step_is_seen_when_merged_again(team: Callable[[str], Team]) -> None:
     policy = team("llama").policies["left"]
     before, _ = gradients(policy)
-    with policy.merged_weights():
+    with policy.adapted():
         assert torch.allclose(gradients(policy)[0], before, atol=1e-10)
     with torch.no_grad():
         for parameter in policy.parameters().values():
             parameter *= 1.5
     expected, _ = gradients(policy)
     assert not torch.allclose(expected, before, atol=1e-2)
-    with policy.merged_weights():
+    with policy.adapted():
         assert torch.allclose(gradients(policy)[0], expected, atol=1e-10)

@@ -1,0 +1,147 @@
+"""Several policies answer their conversations at once.
+
+Policies that share one network differ by their adapters alone: all their responses are decoded in one batch, each row
+with its own policy's adapter. Other networks take their turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from textmarl.agents.adapters import AdapterBank
+from textmarl.agents.conversation import Conversation, Response
+from textmarl.agents.generation import generate_plain, generate_shared
+from textmarl.agents.sampling import Sampling
+
+if TYPE_CHECKING:
+    from textmarl.agents.policy import Policy
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A policy and what it is to answer."""
+
+    agent: str
+    prompt: tuple[int, ...]
+
+
+def answer(
+    policies: Mapping[str, Policy],
+    conversations: Mapping[str, Seq[Conversation]],
+    sampling: Sampling,
+    generators: Mapping[str, torch.Generator],
+    n: int = 1,
+    batch_size: int = 64,
+    on_tokens: Callable[[int], None] | None = None,
+) -> dict[str, list[list[Response]]]:
+    """Sample ``n`` responses to each conversation of each agent.
+
+    Equal conversations beside each other are encoded once. Each generator (on the CPU) is the agent's own random
+    stream: it is read once per call, for exactly ``conversations * n * max_new_tokens`` numbers, and decides that
+    agent's responses whatever else is in the batch (up to rounding).
+
+    Args:
+        policies: The policy of each agent.
+        conversations: For some of the agents, the conversations to answer.
+        sampling: Temperature, truncation, longest response.
+        generators: Where each agent's randomness comes from.
+        n: Responses per conversation.
+        batch_size: Most responses decoded at once, of all agents together; bounds memory.
+        on_tokens: Called with the number of tokens that each decoding step added.
+
+    Returns:
+        For each of these agents its lists of n responses.
+
+    Raises:
+        NoRoomError: A conversation leaves no room for an answer; nothing was sampled.
+    """
+    asked: dict[str, list[Asked]] = {}
+    uniform: dict[str, torch.Tensor] = {}
+    for agent, own in conversations.items():
+        prompts = [policies[agent].encode(conversation) for conversation in own]
+        policies[agent].check_room(prompts, sampling)
+        asked[agent] = [Asked(agent, tuple(prompt)) for prompt in prompts for _ in range(n)]
+        uniform[agent] = torch.rand(len(prompts) * n, sampling.max_new_tokens, generator=generators[agent])
+    responses: dict[str, list[Response]] = {agent: [] for agent in asked}
+    for agents in together([policies[agent] for agent in asked]):
+        rows = [row for agent in agents for row in asked[agent]]
+        numbers = torch.cat([uniform[agent] for agent in agents])
+        first = policies[agents[0]]
+        with contextlib.ExitStack() as stack:
+            if len(agents) > 1:
+                bank = stack.enter_context(AdapterBank(first.model, agents))
+            else:
+                bank = None
+                stack.enter_context(first.adapted())
+            for start, unique, repeats in runs_of_equal(rows, batch_size):
+                prompts = [list(each.prompt) for each in unique]
+                own = numbers[start : start + len(unique) * repeats]
+                rest = (repeats, first.stop_ids, sampling, own, on_tokens)
+                if first.shares_prompts:
+                    owners = None if bank is None else [agents.index(each.agent) for each in unique]
+                    sequences = generate_shared(first.model, prompts, *rest, bank, owners)
+                else:
+                    sequences = generate_plain(first.model, prompts, *rest)
+                for row, sequence in enumerate(sequences):
+                    agent, prompt = unique[row // repeats].agent, prompts[row // repeats]
+                    responses[agent].append(
+                        Response(
+                            text=policies[agent].text(sequence.token_ids, prompt),
+                            token_ids=sequence.token_ids,
+                            logprobs=sequence.logprobs,
+                            finish=sequence.finish,
+                            prompt_ids=prompt,
+                        )
+                    )
+    return {
+        agent: [responses[agent][i * n : (i + 1) * n] for i in range(len(conversations[agent]))]
+        for agent in asked
+    }
+
+
+def together(policies: list[Policy]) -> list[list[str]]:
+    """Return which agents can be decoded in one batch: those of one network that shares prompts, adapters and all."""
+    groups: dict[tuple[int, frozenset[int], int], list[Policy]] = {}
+    for index, policy in enumerate(policies):
+        can = policy.shares_prompts and policy.has_adapter and not policy.is_adapted
+        groups.setdefault((id(policy.model), policy.stop_ids, -1 if can else index), []).append(policy)
+    result: list[list[str]] = []
+    for group in groups.values():
+        names = [policy.name for policy in group]
+        if len(group) == 1 or AdapterBank(group[0].model, names).complete:
+            result.append(names)
+        else:
+            result += [[name] for name in names]
+    return result
+
+
+def runs_of_equal(asked: Seq[T], most: int) -> Iterator[tuple[int, list[T], int]]:
+    """Cut rows into batches of at most ``most`` in which every distinct one stands equally often.
+
+    Yields:
+        Index of the batch's first row, its distinct rows in order, and how often each stands.
+    """
+    runs: list[tuple[T, int]] = []
+    for row in asked:
+        if runs and runs[-1][0] == row and runs[-1][1] < most:
+            runs[-1] = (row, runs[-1][1] + 1)
+        else:
+            runs.append((row, 1))
+    start = 0
+    while runs:
+        repeats = runs[0][1]
+        count = 1
+        while count < len(runs) and runs[count][1] == repeats and (count + 1) * repeats <= most:
+            count += 1
+        yield start, [row for row, _ in runs[:count]], repeats
+        start += count * repeats
+        runs = runs[count:]
