@@ -13,10 +13,13 @@ settings, logs or error messages. Redirects are refused, so that it reaches no o
 
 **What goes wrong** is tried again with exponential back-off and full jitter (Brooker 2015, "Exponential Backoff And
 Jitter", AWS Architecture Blog): connections that fail, break or time out, the statuses 408, 409, 425, 429 and from
-500 on, and answers that are no chat completion (cut off, not JSON, without a choice). A `Retry-After` is honoured, and
-holds back all requests of the agent. Other statuses are final, and so is a 429 that says the account's quota is used
-up. When an agent gives up, the response carries the reason in `error`; `evaluate` then records that episode as failed
-and plays on.
+500 on, and answers that are no chat completion (cut off, not JSON, without a choice). Other statuses are final, and so
+is a 429 that says the account's quota is used up. When an agent gives up, the response carries the reason in `error`;
+`evaluate` then records that episode as failed and plays on.
+
+**Rate limits** are no failures: a 429, and a 503 with a `Retry-After`, is waited out until the answer's `deadline` and
+uses up none of its `retries`. A `Retry-After` holds back all requests of the agent, for 5 minutes at most: a header
+that asks for more is taken for that. Every answer gets at least one attempt.
 """
 
 from __future__ import annotations
@@ -50,6 +53,8 @@ API_KEY = "OPENAI_API_KEY"
 _RETRIED = frozenset({408, 409, 425, 429})  # and from 500 on
 _CUT = frozenset({"length", "max_tokens", "model_length"})  # one meaning, spelt differently by servers
 _OURS = frozenset({"messages", "model", "n", "stream"})
+_LONGEST_HOLD = 300.0  # seconds that one Retry-After counts for, whatever it says
+_SHORTEST_BUSY_WAIT = 0.1  # seconds: a limit is not asked again without a pause, even with backoff=0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _LARGEST_BODY = 64 * 2**20
 _EXCERPT = 300  # characters of a server's message that an error shows
@@ -94,7 +99,7 @@ class EndpointAgent:
     deadline: float = 900.0
     """Seconds one answer may take, with all attempts and the waiting between them."""
     retries: int = 6
-    """Attempts after the first. Once as many answers in a row as `concurrency` were given up, the server counts as
+    """Failed attempts after the first; rate limits do not count (see above). Once as many answers in a row as `concurrency` were given up, the server counts as
     down and gets a single attempt for each further answer, until one succeeds."""
     backoff: float = 0.5
     """Before retry n (from 0) the agent waits between 0 and `backoff * 2**n` seconds, uniformly ..."""
@@ -196,41 +201,57 @@ class EndpointAgent:
                 continue
             try:
                 future.set_result(self._answer(conversation, seed))
-            except BaseException as error:  # a defect: told where the answer is awaited
+            except Exception as error:  # unforeseen; it costs this answer, not everything that was played
+                key = os.environ.get(self._key_name, "").strip() if self._key_name else ""
+                reason = _without(key, f"{type(error).__name__}: {error}")
+                future.set_result(
+                    Response("", finish="error", error=f"{self.url}, model {self.model!r}: {reason}")
+                )
+            except BaseException as error:
                 future.set_exception(error)
 
     def _answer(self, conversation: Conversation, seed: int) -> Response:
         body = self._body(conversation, seed)
         ends = self.clock() + self.deadline
-        attempts = 0
-        wait = max(0.0, self._not_before - self.clock())
-        fault = _Fault("the server asked to wait longer than the deadline", retry=True)
-        while self.clock() + wait < ends:
-            if wait > 0:
-                self.sleep(wait)
+        attempts = failed = 0
+        fault: _Fault | None = None
+        wait = 0.0
+        while True:
             held_back = self._not_before - self.clock()
-            if held_back > 0:  # another request was told to wait meanwhile
+            if held_back > wait:  # another request was told to wait
                 wait = held_back + self._jitter.uniform(0, self.backoff)
+            if self.clock() + wait >= ends:
+                if fault is not None:
+                    break
+                wait = 0.0  # the one attempt that every answer gets
+            elif wait > 0:
+                self.sleep(wait)
+                wait = 0.0
                 continue
             attempts += 1
             try:
                 response = _response(self._post(body, ends), conversation)
-            except _Fault as failed:
-                fault = failed
+            except _Fault as error:
+                fault = error
             else:
                 self._given_up_in_a_row = 0
                 if self.thinking == "strip":
                     response.text = without_thinking(response.text)
                 return response
-            if fault.retry_after is not None:
+            retry_after = min(fault.retry_after or 0.0, _LONGEST_HOLD, self.deadline)
+            if retry_after:
                 with self._lock:
-                    self._not_before = max(self._not_before, self.clock() + fault.retry_after)
-            server_is_down = self._given_up_in_a_row >= self.concurrency
-            if not fault.retry or attempts > (0 if server_is_down else self.retries):
-                break
-            wait = self._jitter.uniform(0, min(self.max_backoff, self.backoff * 2 ** (attempts - 1)))
-            wait += fault.retry_after or 0.0
-        if fault.retry:
+                    self._not_before = max(self._not_before, self.clock() + retry_after)
+            if not fault.busy:
+                failed += 1
+                server_is_down = self._given_up_in_a_row >= self.concurrency
+                if not fault.retry or failed > (0 if server_is_down else self.retries):
+                    break
+            grown = self.backoff * 2 ** min(attempts - 1, 100)
+            wait = retry_after + self._jitter.uniform(0, min(self.max_backoff, grown))
+            if fault.busy:
+                wait = max(wait, _SHORTEST_BUSY_WAIT)
+        if fault.retry and not fault.busy:
             with self._lock:
                 self._given_up_in_a_row += 1
         effort = f"{attempts} attempt{'s' if attempts != 1 else ''}"
@@ -314,7 +335,9 @@ class EndpointAgent:
         retry = error.code in _RETRIED or error.code >= 500
         if "insufficient_quota" in text:  # a 429 that waiting does not mend
             retry = False
-        return _Fault(message, retry, _retry_after(error.headers.get("Retry-After")) if retry else None)
+        retry_after = _retry_after(error.headers.get("Retry-After")) if retry else None
+        busy = retry and (error.code == 429 or (error.code == 503 and retry_after is not None))
+        return _Fault(message, retry, retry_after, busy)
 
     def _api_key(self) -> str:
         key = os.environ.get(self._key_name, "").strip() if self._key_name else ""
@@ -325,12 +348,15 @@ class EndpointAgent:
 
 
 class _Fault(Exception):
-    """An attempt that gave no answer."""
+    """An attempt that gave no answer; `busy` if the server answers others meanwhile."""
 
-    def __init__(self, message: str, retry: bool, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, retry: bool, retry_after: float | None = None, busy: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry = retry
         self.retry_after = retry_after
+        self.busy = busy
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -372,7 +398,7 @@ def _response(body: bytes, conversation: Conversation) -> Response:
     text = body.decode("utf-8", "replace")
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a plain ValueError: an integer of more than 4,300 digits
         raise _Fault(f"the answer is not JSON: {_one_line(text)!r}", retry=True) from None
     choices = data.get("choices") if isinstance(data, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -382,7 +408,7 @@ def _response(body: bytes, conversation: Conversation) -> Response:
         )  # a status, as some hosts send it with 200
         final = isinstance(code, int) and 400 <= code < 500 and code not in _RETRIED
         said = _message_of(text) if error else _one_line(text)
-        raise _Fault(f"the answer has no choices: {said!r}", retry=not final)
+        raise _Fault(f"the answer has no choices: {said!r}", retry=not final, busy=code == 429)
     message = choices[0].get("message")
     if not isinstance(message, dict):
         raise _Fault(f"the answer's first choice has no message: {_one_line(text)!r}", retry=True)
@@ -430,7 +456,7 @@ def _message_of(text: str) -> str:
     """What an error body says: `error.message`, `message` or `detail`, or its beginning."""
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return _one_line(text)
     error = data.get("error", data) if isinstance(data, dict) else data
     if isinstance(error, dict):

@@ -10,17 +10,27 @@ import concurrent.futures
 import copy
 import difflib
 import itertools
+import operator
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from textmarl.agents.conversation import Agent, AsyncAgent, Conversation, NoRoomError, Response, as_agent
+from textmarl.agents.conversation import (
+    Agent,
+    AsyncAgent,
+    Conversation,
+    MessagesAgent,
+    NoRoomError,
+    Response,
+    TextAgent,
+    as_agent,
+)
 from textmarl.agents.episodes import Episode, Evaluation, Failure, mean
 from textmarl.agents.recording import EvaluationFolder, described
 from textmarl.envs.vector import Transition, acting, step_all
@@ -38,6 +48,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     output: str | PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
+    on_error: Literal["raise", "fail"] = "raise",
 ) -> Evaluation:
     """Plays every (task, sample) episode and scores it.
 
@@ -48,7 +59,8 @@ def evaluate(
     (`textmarl.envs.vector.acting`) is not asked.
 
     An episode whose agent gives no answer (`Response.error`) has no score: it is found in `failures`, and the
-    others go on.
+    others go on. An agent that raises ends the evaluation, and without `output` what was played is lost, unless
+    `on_error="fail"`.
 
     Args:
         env: a textmarl environment, or any PettingZoo ParallelEnv whose observations and actions are texts.
@@ -65,19 +77,26 @@ def evaluate(
             `textmarl.agents.recording`). Episodes that are there already are not played again, but counted in
             the result; failed ones are played again.
         settings: with `output`, what else the episodes depend on, as JSON values: another call of `evaluate` with
-            the same folder must have the same. What is known without it: the environment's name, turns, terms
-            and tasks, `seed`, and of each agent its class and plain settings.
+            the same folder must have the same. What is known without it: the environment's name,
+            arguments (its `settings`), turns, terms and tasks, `seed`, and of each agent its class and `settings`.
+        on_error: what an exception in an agent's code does, and a response that is none. "raise": it is raised here
+            (an error in a program should be seen). "fail": it costs the episodes whose conversations raise, which
+            are found in `failures`; where a batch raises, its conversations are asked again one by one. What an
+            environment raises is always raised.
 
     Raises:
         ValueError: a seat without an agent, an agent without a seat, a task twice, a number out of range, an
             agent that returned the wrong number of responses or cannot read a conversation of that length, or an
             `output` that holds something else.
         LookupError: an unknown task.
-        TypeError: not an agent, a response that is no `Response` with a text, or an observation that is no text.
+        TypeError: not an agent, a number that is no integer, a response that is no `Response` with a text, or an observation that is no text.
     """
+    if on_error not in ("raise", "fail"):
+        raise ValueError(f'on_error={on_error!r}: expected "raise" or "fail"')
     for name, number in (("samples", samples), ("batch_size", batch_size)):
-        if number < 1:
+        if _integer(name, number) < 1:
             raise ValueError(f"{name}={number}: expected at least 1")
+    seed = _integer("seed", seed)
     seats = _seat(list(env.possible_agents), agents)
     plan = {
         (task_id, sample): options
@@ -99,7 +118,7 @@ def evaluate(
         )
         if progress is not None:
             progress(len(episodes), len(plan))
-        for outcome in _played(starts, seats, batch_size):
+        for outcome in _played(starts, seats, batch_size, on_error == "fail"):
             if folder is not None:
                 folder.add(outcome)
             key = (outcome.task_id, outcome.sample)
@@ -173,12 +192,17 @@ class _Play:
         own = np.random.SeedSequence(self.seed.entropy, spawn_key=(*self.seed.spawn_key, *path))
         return int(own.generate_state(1)[0])
 
-    def collect(self) -> str | None:
+    def collect(self, forgiving: bool) -> str | None:
         """Takes the answers that have come; returns who gave none, if anybody."""
         for agent, future in list(self.awaited.items()):
             if future.done():
-                self.answers[agent] = future.result()
-                _check_response(agent, self.answers[agent])
+                try:
+                    self.answers[agent] = future.result()
+                    _check_response(agent, self.answers[agent])
+                except Exception as error:
+                    if not forgiving:
+                        raise
+                    self.answers[agent] = _no_answer(error)
                 del self.awaited[agent]
         return next((agent for agent, answer in self.answers.items() if answer.error is not None), None)
 
@@ -237,17 +261,20 @@ def _recorded(response: Response) -> dict[str, Any]:
 
 
 def _played(
-    starts: Iterator[_Play], seats: Mapping[str, Agent], batch_size: int
+    starts: Iterator[_Play], seats: Mapping[str, Agent], batch_size: int, forgiving: bool
 ) -> Iterator[Episode | Failure]:
-    """Plays all episodes, at most `batch_size` at a time, and yields each as it finishes."""
+    """Plays all episodes, at most `batch_size` at a time, and yields each as it finishes.
+
+    `forgiving` makes what an agent raises a failure of its episodes.
+    """
     live = list(itertools.islice(starts, batch_size))
     asking = live
     try:
         while live:
-            _ask(asking, seats)
+            _ask(asking, seats, forgiving)
             asking, waiting, ready = [], [], []
             for play in live:
-                silent = play.collect()
+                silent = play.collect(forgiving)
                 if silent is not None:
                     _cancel([play])
                     yield play.failure(silent)
@@ -277,25 +304,57 @@ def _played(
         _cancel(live)
 
 
-def _ask(plays: Sequence[_Play], seats: Mapping[str, Agent]) -> None:
+def _ask(plays: Sequence[_Play], seats: Mapping[str, Agent], forgiving: bool) -> None:
     """Puts the newest observations before the agents. Those who answer by the batch have answered afterwards."""
     for name, agent in seats.items():
         asked = [play for play in plays if name in acting(play.env)]
         if isinstance(agent, AsyncAgent):
             for play in asked:
-                play.awaited[name] = agent.submit(play.conversations[name], play.answer_seed(name))
+                play.awaited[name] = _submitted(agent, play, name, forgiving)
     for name, agent in seats.items():
         asked = [play for play in plays if name in acting(play.env)]
         if not asked or isinstance(agent, AsyncAgent):
             continue
         try:
-            responses = agent.act([play.conversations[name] for play in asked])
+            responses = _answers(name, agent, [play.conversations[name] for play in asked], forgiving)
         except NoRoomError as error:
             play = asked[error.place]
             raise ValueError(f"task {play.task_id!r}, step {len(play.turns) + 1}: {error}") from error
-        _check_responses(name, responses, len(asked))
         for play, response in zip(asked, responses, strict=True):
             play.answers[name] = response
+
+
+def _submitted(agent: AsyncAgent, play: _Play, name: str, forgiving: bool) -> Future[Response]:
+    try:
+        return agent.submit(play.conversations[name], play.answer_seed(name))
+    except Exception as error:
+        if not forgiving:
+            raise
+        failed: Future[Response] = Future()
+        failed.set_result(_no_answer(error))
+        return failed
+
+
+def _answers(
+    name: str, agent: Agent, conversations: Sequence[Conversation], forgiving: bool
+) -> Sequence[Response]:
+    """One response to each conversation; if `forgiving`, those that raise on their own get one with an error."""
+    by_function = isinstance(agent, (TextAgent, MessagesAgent))  # asked one by one anyway, so never twice
+    if not (forgiving and by_function and len(conversations) > 1):
+        try:
+            responses = agent.act(conversations)
+            _check_responses(name, responses, len(conversations))
+            return responses
+        except Exception as error:
+            if not forgiving:
+                raise
+            if len(conversations) == 1:
+                return [_no_answer(error)]
+    return [_answers(name, agent, [conversation], forgiving)[0] for conversation in conversations]
+
+
+def _no_answer(error: Exception) -> Response:
+    return Response("", finish="error", error=f"{type(error).__name__}: {error}")
 
 
 def _cancel(plays: Iterable[_Play]) -> None:
@@ -350,6 +409,8 @@ def _choose_tasks(
     """The (task id, reset options) to play."""
     if isinstance(tasks, (str, bool)):
         raise TypeError(f"tasks={tasks!r}: expected a list of indices or ids, a number of tasks, or None")
+    if isinstance(tasks, np.integer):
+        tasks = int(tasks)
     if isinstance(tasks, int) and tasks < 1:
         raise ValueError(f"tasks={tasks}: expected at least 1 task")
     task_set = _optional(env, "tasks")
@@ -370,6 +431,13 @@ def _choose_tasks(
     if not ids:
         raise ValueError("there are no tasks to play")
     return [(task_id, {"task": task_id}) for task_id in ids]
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r}: expected an integer") from None
 
 
 def _optional(env: Any, name: str) -> Any:

@@ -7,6 +7,7 @@ and differ by their adapters alone.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -82,6 +83,23 @@ class Policy:
             return dict(self.model.named_parameters())
         own = re.compile(rf"\.lora_\w+\.{re.escape(self.name)}(\.|$)")
         return {name: p for name, p in self.model.named_parameters() if own.search(name)}
+
+    def digest(self) -> str:
+        """Return hexadecimal digits that tell this policy's weights from others.
+
+        Read are all numbers that it trains, and of each tensor of a frozen base the first thousand, which differ
+        between models and are read at once however large they are. Adapters of other agents do not count.
+        """
+        trained = self.parameters()
+        read = hashlib.sha256()
+        for name, weight in self.model.named_parameters():
+            if name not in trained and ".lora_" in name:
+                continue
+            numbers = weight.detach().flatten()
+            numbers = numbers if name in trained else numbers[:1000]
+            read.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+            read.update(numbers.float().cpu().numpy().tobytes())
+        return read.hexdigest()[:16]
 
     def encode(self, conversation: Conversation) -> list[int]:
         """Turn a conversation into the token ids that ask for the next answer.

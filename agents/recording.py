@@ -11,14 +11,16 @@ the same settings plays only what `episodes.jsonl` lacks: after an interruption,
 for more tasks or samples. Other settings are refused by name.
 
 A line is written at once and reaches the disk before the next one is begun. The half line that a killed process or a
-full disk leaves at the end is cut off when the folder is opened again. What cannot be seen is a change of the *code*
-of an agent or of an environment: use a fresh folder after one.
+full disk leaves at the end is cut off when the folder is opened again.
+
+Settings are the arguments of the environment and of the agents as plain values (`textmarl.envs.settings`), a digest of
+the tasks, and one of a local model's weights. Functions are known by their names: what cannot be seen is a change of the
+*code* of an agent, a reward function or an environment. Use a fresh folder after one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -30,9 +32,9 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from textmarl.agents.conversation import Agent, MessagesAgent, TextAgent
-from textmarl.agents.endpoint import EndpointAgent
 from textmarl.agents.episodes import Episode, Failure, json_line
 from textmarl.agents.scripted import RandomAgent, ScriptedAgent
+from textmarl.envs.settings import digest, plain
 
 if sys.platform != "win32":
     import fcntl
@@ -77,6 +79,9 @@ class EvaluationFolder:
         try:
             _lock(file, folder)
             _agree(folder, json.loads(json.dumps(settings)))
+            if (folder / FAILURES).exists():
+                with (folder / FAILURES).open("rb+") as failures:
+                    _whole_lines(failures, folder / FAILURES, "its failure is forgotten")
             episodes = {
                 (episode.task_id, episode.sample): episode for episode in _episodes(file, folder / EPISODES)
             }
@@ -90,11 +95,9 @@ class EvaluationFolder:
         line = json_line(outcome).encode("ascii")
         if isinstance(outcome, Failure):
             with (self.path / FAILURES).open("ab") as failures:
-                failures.write(line)
+                _write_through(failures, line)
             return
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        _write_through(self._file, line)
         self.episodes[outcome.task_id, outcome.sample] = outcome
 
     def __enter__(self) -> EvaluationFolder:
@@ -116,8 +119,8 @@ def described(env: Any, seats: Mapping[str, Agent], seed: int, further: Mapping[
     """The settings of an evaluation, as far as they can be told.
 
     Args:
-        env: the environment; `max_turns`, `term_names` and `tasks` where it has them.
-        seats: who acts.
+        env: the environment; `max_turns`, `max_score`, `term_names`, `tasks` and `settings` where it has them.
+        seats: who acts, with their `settings` where they have them (JSON values, what the answers depend on).
         seed: of the episodes.
         further: what the caller adds, or knows better.
     """
@@ -125,8 +128,10 @@ def described(env: Any, seats: Mapping[str, Agent], seed: int, further: Mapping[
     for name in ("max_turns", "max_score", "term_names"):
         if hasattr(env, name):
             settings[name] = getattr(env, name)
+    if hasattr(env, "settings"):
+        settings["arguments"] = plain(env.settings)
     if hasattr(env, "tasks"):
-        settings["tasks"] = _digest((task.id, dict(task.data)) for task in env.tasks)
+        settings["tasks"] = digest([(task.id, task.data) for task in env.tasks])
     agents = {name: _description(agent) for name, agent in seats.items()}
     for name, more in further.get("agents", {}).items():
         agents[name] = {**agents[name], **more}
@@ -135,27 +140,15 @@ def described(env: Any, seats: Mapping[str, Agent], seed: int, further: Mapping[
 
 def _description(agent: Agent) -> dict[str, Any]:
     kind = {"kind": type(agent).__qualname__}
-    if isinstance(agent, EndpointAgent):
-        return {**kind, **agent.settings}
     if isinstance(agent, RandomAgent):
         return {**kind, "seed": agent.seed, "min_words": agent.min_words, "max_words": agent.max_words}
     if isinstance(agent, ScriptedAgent):
-        return {**kind, "replies": _digest(agent.replies)}
+        return {**kind, "replies": digest(agent.replies)}
     if isinstance(agent, (TextAgent, MessagesAgent)):
-        function: Any = agent.function
-        if not hasattr(function, "__qualname__"):  # a functools.partial, or an object that can be called
-            function = type(function)
-        return {**kind, "function": f"{function.__module__}:{function.__qualname__}"}
+        return {**kind, "function": plain(agent.function)}
+    if hasattr(agent, "settings"):
+        return {**kind, **plain(agent.settings)}
     return {"kind": f"{type(agent).__module__}:{type(agent).__qualname__}"}
-
-
-def _digest(items: Any) -> str:
-    digest = hashlib.sha256()
-    for item in items:
-        # An object that JSON does not know counts by its type: its address would differ in every process.
-        text = json.dumps(item, sort_keys=True, default=lambda value: type(value).__qualname__)
-        digest.update(text.encode("ascii") + b"\n")
-    return digest.hexdigest()[:16]
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:
@@ -206,14 +199,27 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _episodes(file: BinaryIO, path: Path) -> Iterator[Episode]:
-    file.seek(0)
-    content = file.read()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        _LOG.warning("%s ends in half a line, which is cut off: its episode is played again", path)
-        file.truncate(whole)
-    for number, line in enumerate(content[:whole].splitlines(), start=1):
+    content = _whole_lines(file, path, "its episode is played again")
+    for number, line in enumerate(content.splitlines(), start=1):
         with contextlib.suppress(ValueError, TypeError):
             yield Episode(**json.loads(line))
             continue
         raise ValueError(f"{path}, line {number} is no episode; mend or remove the line")
+
+
+def _whole_lines(file: BinaryIO, path: Path, consequence: str) -> bytes:
+    """What the file holds, without half a line at its end, which is cut off with a warning."""
+    file.seek(0)
+    content = file.read()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        _LOG.warning("%s ends in half a line, which is cut off: %s", path, consequence)
+        file.truncate(whole)
+    return content[:whole]
+
+
+def _write_through(file: BinaryIO, line: bytes) -> None:
+    """Appends a line that is on the disk afterwards."""
+    file.write(line)
+    file.flush()
+    os.fsync(file.fileno())

@@ -93,6 +93,16 @@ class PolicyAgent:
     sampling: Sampling
     generator: torch.Generator
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the answers depend on beside the random stream: the weights (a digest), the sampling, the template."""
+        return {
+            "weights": self.policy.digest(),
+            "sampling": asdict(self.sampling),
+            "thinking": self.policy.thinking,
+            "chat_template_kwargs": self.policy.chat_template_kwargs,
+        }
+
     def act(self, conversations: Sequence[Conversation]) -> list[Response]:
         """Answer each conversation once."""
         batch = max(1, len(conversations))

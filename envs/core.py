@@ -39,6 +39,7 @@ from typing import Any, Literal
 from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
+from textmarl.envs.settings import WithSettings
 from textmarl.envs.spaces import Observation, UnicodeText
 from textmarl.envs.tasks import Task, TaskSet
 from textmarl.envs.transcript import printable, rendered_turn
@@ -49,7 +50,7 @@ __all__ = ["Outcome", "RewardFunction", "TextEnv", "Turn"]
 RewardFunction = Callable[[dict[str, str], Task], float]
 
 
-class TextEnv(ParallelEnv[str, str, str], ABC):
+class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
     """A simultaneous-move environment of texts: subclasses write `observe` and `judge`.
 
     Class attributes (an environment whose agents depend on its arguments sets them on `self` before it calls
@@ -88,6 +89,7 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
         turn: turns scored so far in this episode.
         history: the turns played in this episode.
         reward_shift: agent -> what is added to its rewards.
+        settings: the constructor's arguments as JSON values (`textmarl.envs.settings`).
         np_random: the environment's only source of randomness, seeded by `reset(seed=...)`.
 
     Raises:
@@ -108,7 +110,7 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
     # Never changed during an episode, so copies of an environment share them: a copy costs microseconds
     # however many tasks there are and however large the model behind `reward_fn` is.
     _SHARED = frozenset(
-        {"tasks", "task", "history", "reward_fn", "possible_agents", "term_names", "_judge_terms"}
+        {"tasks", "task", "history", "reward_fn", "possible_agents", "term_names", "_judge_terms", "settings"}
     )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -350,7 +352,7 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextEnv:
         """A copy that continues exactly as this one would; it shares tasks, past turns and `reward_fn`."""
-        twin = type(self).__new__(type(self))
+        twin = object.__new__(type(self))
         memo[id(self)] = twin
         for name, value in vars(self).items():
             setattr(twin, name, value if name in self._SHARED else copy.deepcopy(value, memo))
@@ -474,9 +476,13 @@ class TextEnv(ParallelEnv[str, str, str], ABC):
 
 
 def _positive_int(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
         raise ValueError(f"{name} must be an integer of at least 1, not {value!r}.")
-    return value
+    return number
 
 
 def _finite(name: str, value: Any) -> float:

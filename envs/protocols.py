@@ -59,13 +59,14 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from gymnasium.spaces import Text
 from pettingzoo import ParallelEnv
 from pettingzoo.utils import BaseParallelWrapper
 
 from textmarl.envs import vector
+from textmarl.envs.settings import constructor_settings
 from textmarl.envs.spaces import Observation, UnicodeText
 from textmarl.envs.transcript import printable
 
@@ -80,6 +81,12 @@ class _Wrapper(BaseParallelWrapper):
     """A wrapper of a text environment, with text spaces and a name of its own."""
 
     protocol: str
+    _arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        made._arguments = constructor_settings(cls, args, kwargs)
+        return made
 
     def __init__(self, env: ParallelEnv, agents: Sequence[str]) -> None:
         super().__init__(env)
@@ -94,6 +101,13 @@ class _Wrapper(BaseParallelWrapper):
         self.observation_spaces = {agent: UnicodeText() for agent in agents}
         self.action_spaces = {agent: UnicodeText() for agent in agents}
         self.state_space = UnicodeText()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of the environment inside, and `protocol`: its name and arguments (`textmarl.envs.settings`)."""
+        own = {name: value for name, value in self._arguments.items() if name != "env"}
+        inside = getattr(self.env, "settings", {})  # environments of others have none
+        return {**inside, "protocol": {"name": self.protocol, **own}}
 
     @property
     def acting(self) -> list[str]:

@@ -106,8 +106,8 @@ class VectorEnv:
         (number,) = set(lengths.values())
         if seeds is None:
             seeds = [int(word) for word in np.random.SeedSequence().generate_state(number, np.uint64) >> 1]
-        elif isinstance(seeds, int):
-            seeds = [seeds + episode for episode in range(number)]
+        elif isinstance(seeds, (int, np.integer)):
+            seeds = [int(seeds) + episode for episode in range(number)]
         envs, started = [], []
         for episode in range(number):
             chosen = dict(options[episode] or {}) if options is not None else {}

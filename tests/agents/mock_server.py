@@ -24,6 +24,7 @@ class MockServer:
     def __init__(self) -> None:
         self.script: list[Behaviour] = []
         self.default: Behaviour = "ok"
+        self.raw: tuple[bytes, int] = (b"", 200)
         self.answer: Callable[[dict[str, Any]], str | None] = lambda body: "an answer"
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -97,6 +98,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def error_in_200(self, data: dict[str, Any], body: dict[str, Any], mock: MockServer) -> None:
         self.send(b'{"error": {"code": 502, "message": "upstream is gone"}}')
+
+    def sends_raw(self, data: dict[str, Any], body: dict[str, Any], mock: MockServer) -> None:
+        self.send(*mock.raw)
 
     def html(self, data: dict[str, Any], body: dict[str, Any], mock: MockServer) -> None:
         self.send(b"<html>Bad gateway\x00</html>", headers={"Content-Type": "text/html"})

@@ -179,11 +179,98 @@ def test_a_retry_after_is_waited_for(
 def test_a_retry_after_holds_back_the_other_requests_too(
     mock_server: Any, make_agent: MakeAgent, fake_time: FakeTime
 ) -> None:
-    mock_server.script = ["429 after 60"]
-    agent = make_agent(concurrency=1, retries=0, backoff=0.0)
+    mock_server.script = ["429 after 60", "429 after 60"]
+    agent = make_agent(concurrency=1, deadline=100.0, backoff=0.0)
     refused, answered = agent.act([ask("1")])[0], agent.act([ask("2")])[0]
     assert refused.error is not None and answered.text == "an answer"
-    assert sum(fake_time.waits) == pytest.approx(60)
+    assert fake_time.waits == [60, 60]  # the second is the other request's
+
+
+@pytest.mark.parametrize("limited", ["429", "429 after 1", "503 after 1"])
+def test_a_rate_limit_costs_no_answer(
+    limited: str, mock_server: Any, make_agent: MakeAgent, fake_time: FakeTime
+) -> None:
+    """20 requests a minute, with default retries: what is refused waits until the minute is over."""
+    taken: dict[int, int] = {}
+
+    def limit(body: dict[str, Any]) -> str:
+        minute = int(fake_time.now // 60)
+        taken[minute] = taken.get(minute, 0) + 1
+        return "ok" if taken[minute] <= 20 else limited
+
+    mock_server.default = limit
+    responses = make_agent(concurrency=1).act([ask("?")] * 128)
+    assert [response.error for response in responses if response.error] == []
+    assert (
+        fake_time.now < 60 * 128 / 20 + 6 * 30
+    )  # seven minutes' worth, and at most max_backoff late after each
+
+
+def test_a_rate_limit_does_not_make_a_server_count_as_down(mock_server: Any, make_agent: MakeAgent) -> None:
+    mock_server.default = "429"
+    agent = make_agent(concurrency=1, deadline=10.0)
+    (refused,) = agent.act([ask("?")])
+    assert refused.error is not None and "HTTP 429" in refused.error
+    mock_server.default, mock_server.script = "ok", ["500", "500"]
+    assert agent.act([ask("?")])[0].text == "an answer"
+
+
+def test_a_rate_limit_is_waited_for_no_longer_than_the_deadline(
+    mock_server: Any, make_agent: MakeAgent, fake_time: FakeTime
+) -> None:
+    mock_server.default = "429 after 0"
+    (response,) = make_agent(deadline=20.0, backoff=0.0).act([ask("?")])
+    assert response.error is not None and "HTTP 429" in response.error
+    assert 19 < fake_time.now <= 20 and len(mock_server.requests) <= 20 / 0.1 + 1  # a pause before each
+
+
+def test_one_absurd_retry_after_is_not_believed(
+    mock_server: Any, make_agent: MakeAgent, fake_time: FakeTime
+) -> None:
+    mock_server.script = ["429 after 1790000000"]
+    responses = make_agent(concurrency=1).act([ask(str(number)) for number in range(3)])
+    assert [response.error for response in responses] == [None] * 3
+    assert fake_time.now < 301
+
+
+def test_every_answer_gets_an_attempt_however_long_the_server_asked_to_wait(
+    mock_server: Any, make_agent: MakeAgent
+) -> None:
+    mock_server.script = ["429 after 3600"]
+    agent = make_agent(concurrency=1, deadline=100.0)
+    assert [response.text for response in agent.act([ask("1"), ask("2")])] == ["", "an answer"]
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("body", ["[" * 200_000, '{"error": ' + "1" * 5_000 + "}"])
+def test_json_that_python_refuses_to_read_is_a_fault_like_another(
+    body: str, status: int, mock_server: Any, make_agent: MakeAgent
+) -> None:
+    mock_server.raw = body.encode(), status
+    mock_server.script = ["sends_raw", "sends_raw", "ok"]
+    (response,) = make_agent().act([ask("?")])
+    assert (response.text, response.error) == ("an answer", None)
+    mock_server.default = "sends_raw"
+    (response,) = make_agent().act([ask("?")])
+    assert response.error is not None and "7 attempts" in response.error
+
+
+def test_an_unforeseen_error_costs_its_own_answer_only(
+    mock_server: Any, make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    agent = make_agent(concurrency=1)
+    post = agent._post
+
+    def broken(body: bytes, ends: float) -> bytes:
+        if b"bad" in body:
+            raise OverflowError(f"nobody thought of this: {KEY}")
+        return post(body, ends)
+
+    monkeypatch.setattr(agent, "_post", broken)
+    bad, good = agent.act([ask("bad"), ask("fine")])
+    assert good.text == "an answer"
+    assert bad.error is not None and "OverflowError: nobody thought of this: [API key]" in bad.error
 
 
 def test_a_retry_after_beyond_the_deadline_gives_up_at_once(

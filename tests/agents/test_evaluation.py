@@ -5,6 +5,7 @@ import json
 import math
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ class Recorder:
         return [
             Response(c[-1]["content"].split()[1], token_ids=[1, 2], finish="length") for c in conversations
         ]
+
+
+def test_numbers_may_be_numpys() -> None:
+    agents = {"left": lambda text: "a", "right": lambda text: "b"}
+    plain = evaluate(Count(), agents, tasks=2, samples=2, seed=3)
+    assert evaluate(Count(), agents, tasks=np.int64(2), samples=np.int64(2), seed=np.int64(3)) == plain
+    assert evaluate(Count(), agents, tasks=np.array([0, 1]), samples=2, seed=3) == plain
+    with pytest.raises(ValueError, match="tasks=0: expected at least 1"):
+        evaluate(Count(), agents, tasks=np.int64(0))
+    with pytest.raises(TypeError, match=r"samples=2\.0: expected an integer"):
+        evaluate(Count(), agents, samples=2.0)  # type: ignore[arg-type]
 
 
 def test_score_terms_and_percent_are_those_of_the_environment() -> None:
@@ -331,3 +343,77 @@ def test_an_environment_that_raises_costs_no_other_episode_its_record(tmp_path: 
     assert caught.value.__notes__ == ["in episode 1 of 5 (task 'b')"]
     recorded = (tmp_path / "out" / "episodes.jsonl").read_text().splitlines()
     assert [json.loads(line)["task_id"] for line in recorded] == ["a", "c", "d", "e"]
+
+
+class RaisesOn:
+    """Answers by the batch, and raises if a conversation of the batch is about `letter`."""
+
+    def __init__(self, letter: str) -> None:
+        self.letter = letter
+
+    def act(self, conversations: Sequence[Conversation]) -> list[Response]:
+        letters = [conversation[-1]["content"].split()[1] for conversation in conversations]
+        if self.letter in letters:
+            raise RecursionError(f"no idea about {self.letter}")
+        return [Response(letter) for letter in letters]
+
+
+class SubmitRaisesOn(RaisesOn):
+    """Answers each on its own, and raises when it is asked about `letter`, or when the answer is awaited."""
+
+    def __init__(self, letter: str, at_once: bool) -> None:
+        super().__init__(letter)
+        self.at_once = at_once
+
+    def submit(self, conversation: Conversation, seed: int) -> Future[Response]:
+        answer: Future[Response] = Future()
+        try:
+            answer.set_result(self.act([conversation])[0])
+        except RecursionError as error:
+            if self.at_once:
+                raise
+            answer.set_exception(error)
+        return answer
+
+
+def raises_on_b(text: str) -> str:
+    return RaisesOn("b").act([[{"role": "user", "content": text}]])[0].text
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [RaisesOn("b"), SubmitRaisesOn("b", at_once=True), SubmitRaisesOn("b", at_once=False), raises_on_b],
+    ids=["batch", "submit", "future", "function"],
+)
+def test_an_agent_that_raises_costs_what_it_was_asked_for_if_wanted(agent: Any) -> None:
+    agents = {"left": agent, "right": lambda text: "x"}
+    with pytest.raises(RecursionError, match="no idea about b"):
+        evaluate(Count(), agents)
+    result = evaluate(Count(), agents, on_error="fail", batch_size=3)
+    assert [episode.task_id for episode in result.episodes] == list("acde")
+    (failure,) = result.failures
+    assert (failure.task_id, failure.agent) == ("b", "left")
+    assert failure.error == "RecursionError: no idea about b"
+
+
+def test_a_function_is_asked_once_even_where_it_raises() -> None:
+    asked: list[str] = []
+
+    def moody(text: str) -> str:
+        asked.append(text.split()[1])
+        return raises_on_b(text)
+
+    evaluate(Count(), {"left": moody, "right": lambda text: "x"}, on_error="fail")
+    assert asked == list("abcde")
+
+
+def test_what_is_no_response_can_cost_its_episode_alone() -> None:
+    agents = {"left": lambda text: None if " c " in text else "x", "right": lambda text: "x"}
+    result = evaluate(Count(), agents, on_error="fail")  # type: ignore[arg-type]
+    assert [failure.task_id for failure in result.failures] == ["c"]
+    assert "returned NoneType, expected a str" in result.failures[0].error
+
+
+def test_on_error_has_two_values() -> None:
+    with pytest.raises(ValueError, match='on_error=\'skip\': expected "raise" or "fail"'):
+        evaluate(Count(), {"left": raises_on_b, "right": raises_on_b}, on_error="skip")  # type: ignore[arg-type]

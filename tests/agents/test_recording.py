@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from textmarl.agents import (
     evaluate,
 )
 from textmarl.envs import Outcome, TaskSet, TextEnv
+from textmarl.envs.protocols import Discussion, Pipeline
 
 
 class Letters(TextEnv):
@@ -39,6 +43,31 @@ class Letters(TextEnv):
         text = responses["left"]
         score = text.count(self.task.data["text"]) / max(1, len(text))
         return Outcome({"score": score}, metrics={"solved": float(score == 1), "length": float(len(text))})
+
+
+def all_right(responses: dict[str, str], task: Any) -> float:
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Puzzle:
+    """Data of a task that JSON does not know."""
+
+    answer: str
+
+
+class Talkative:
+    """An agent of one's own that says what its answers depend on."""
+
+    def __init__(self, temperature: float) -> None:
+        self.settings = {"temperature": temperature}
+
+    def act(self, conversations: Sequence[Conversation]) -> list[Response]:
+        return [Response("a") for _ in conversations]
+
+
+def repeated(word: str, text: str) -> str:
+    return word
 
 
 RIGHT = ScriptedAgent("x")
@@ -133,12 +162,36 @@ def test_half_a_line_is_cut_off_with_a_warning(tmp_path: Path, caplog: pytest.Lo
     assert "half a line" in caplog.text and len(lines(file)) == 4
 
 
+def test_half_a_line_of_a_failure_is_cut_off_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    evaluate(Letters(), {"left": Failing("b"), "right": RIGHT}, output=tmp_path)
+    file = tmp_path / "failures.jsonl"
+    file.write_bytes(file.read_bytes() + b'{"task_id": "a", "sam')
+    with caplog.at_level(logging.WARNING):
+        evaluate(Letters(), {"left": Failing("b"), "right": RIGHT}, output=tmp_path)
+    assert "failures.jsonl ends in half a line" in caplog.text
+    assert [line["task_id"] for line in lines(file)] == ["b", "b"]
+
+
+def test_every_line_is_on_the_disk_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        written = os.fstat(descriptor)
+        synced.extend(file.name for file in tmp_path.iterdir() if os.path.samestat(file.stat(), written))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    evaluate(Letters(), {"left": Failing("b"), "right": RIGHT}, output=tmp_path, batch_size=1)
+    assert synced == ["episodes.jsonl", "failures.jsonl", "episodes.jsonl", "episodes.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"seed": 1}, "seed was 0 and is 1"),
         ({"env": lambda: Letters(max_turns=2)}, "max_turns was 1 and is 2"),
         ({"env": lambda: Letters(TaskSet.of(["a"]))}, "tasks was"),
+        ({"env": lambda: Letters(max_score=2.0)}, "max_score was 1.0 and is 2.0"),
+        ({"env": lambda: Pipeline(Letters())}, "arguments.protocol.name was 'not set' and is 'pipeline'"),
         ({"settings": {"kwargs": {"bonus": 2}}}, "kwargs.bonus was 'not set' and is 2"),
         ({"right": ScriptedAgent("y")}, "agents.right.replies was"),
         ({"right": RandomAgent()}, "agents.right.kind was 'ScriptedAgent' and is 'RandomAgent'"),
@@ -158,6 +211,47 @@ def test_other_settings_are_refused_by_name(change: dict[str, Any], message: str
         play(**change)
     assert message in str(caught.value) and "Choose another folder" in str(caught.value)
     assert (tmp_path / "episodes.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        (Letters(reward_fn=lambda r, t: 0.0), Letters(reward_fn=all_right), "arguments.reward_fn"),
+        (
+            Discussion(Letters()),
+            Discussion(Letters(), talk_request="Talk."),
+            "arguments.protocol.talk_request",
+        ),
+        (
+            Letters(TaskSet.of([{"id": "a", "text": "a", "puzzle": Puzzle("one")}])),
+            Letters(TaskSet.of([{"id": "a", "text": "a", "puzzle": Puzzle("two")}])),
+            "tasks",
+        ),
+    ],
+)
+def test_what_an_environment_was_made_with_is_a_setting(
+    first: Any, second: Any, name: str, tmp_path: Path
+) -> None:
+    agents = {"left": RIGHT, "right": RIGHT}
+    evaluate(first, agents, tasks=1, output=tmp_path)
+    evaluate(first, agents, tasks=1, output=tmp_path)
+    with pytest.raises(ValueError, match=rf"other settings: {name} was "):
+        evaluate(second, agents, tasks=1, output=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        (Talkative(0.5), Talkative(0.7), "agents.left.temperature"),
+        (partial(repeated, "a"), partial(repeated, "b"), "agents.left.function.arguments"),
+    ],
+)
+def test_what_an_agent_says_about_itself_is_a_setting(
+    first: Any, second: Any, name: str, tmp_path: Path
+) -> None:
+    evaluate(Letters(), {"left": first, "right": RIGHT}, tasks=1, output=tmp_path)
+    with pytest.raises(ValueError, match=rf"other settings: {name} was "):
+        evaluate(Letters(), {"left": second, "right": RIGHT}, tasks=1, output=tmp_path)
 
 
 def test_models_and_sampling_are_settings_and_patience_is_none(mock_server: Any, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -452,3 +453,22 @@ def test_a_list_of_models_has_one_for_each_agent(models: list[str]) -> None:
 def test_agents_that_cannot_be_told_apart_or_stored_are_refused(agents: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Team.create(agents, TeamConfig(model="tiny"))
+
+
+def test_an_evaluation_of_other_weights_or_sampling_is_not_continued(tmp_path: Path) -> None:
+    def play(team: Team, sampling: Sampling = SAMPLING) -> None:
+        evaluate(Echo(), team.agents(sampling, seed=1), tasks=1, output=tmp_path)
+
+    team = make_team()
+    play(team)
+    play(team)
+    with pytest.raises(ValueError, match=r"agents\.\w+\.sampling\.temperature was"):
+        play(team, replace(SAMPLING, temperature=0.1))
+    first, second = team.policies.values()
+    digests = [first.digest(), second.digest()]
+    with torch.no_grad():
+        next(iter(second.parameters().values()))[-1, -1] += 1e-3  # the last number of one tensor
+    assert first.digest() == digests[0], "the partner's adapter is none of its weights"
+    assert second.digest() != digests[1]
+    with pytest.raises(ValueError, match=rf"agents\.{second.name}\.weights was '{digests[1]}'"):
+        play(team)

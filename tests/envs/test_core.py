@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
 from textmarl.envs import Outcome, Task, TaskSet, TextEnv, UnicodeText
@@ -96,6 +97,11 @@ def test_the_whole_team_gets_the_score(env: Guessing) -> None:
     assert infos["left"]["score"] == near
     assert (infos["left"]["individual_reward"], infos["right"]["individual_reward"]) == (0.03, 0.04)
     assert env.turn == infos["left"]["turn"] == 1
+
+
+def test_max_turns_may_be_a_numpy_integer() -> None:
+    env = Guessing(max_turns=np.int64(2))
+    assert env.max_turns == 2 and type(env.max_turns) is int
 
 
 def test_all_agents_end_together_at_max_turns_by_termination(env: Guessing) -> None:
@@ -252,6 +258,7 @@ def test_a_step_outside_an_episode_says_to_reset(env: Guessing) -> None:
     [
         ({"max_turns": 0}, "max_turns must be an integer of at least 1, not 0"),
         ({"max_turns": True}, "max_turns must be an integer"),
+        ({"max_turns": 2.0}, "max_turns must be an integer"),
         ({"max_turns": 2, "max_cycles": 3}, "mean the same"),
         ({"reward": "shared"}, "'shared'"),
         ({"reward": "individual", "reward_fn": len}, 'use it with reward="team"'),

@@ -6,6 +6,7 @@ import copy
 import threading
 from typing import Any
 
+import numpy as np
 import pettingzoo
 import pytest
 
@@ -93,6 +94,7 @@ def test_a_seed_stands_for_consecutive_ones_and_none_for_different_ones() -> Non
     episodes = VectorEnv(Meeting())
     episodes.env.reset(seed=1)  # its random state is not that of the episodes
     assert episodes.reset(tasks=[0, 0], seeds=7) == episodes.reset(tasks=[0, 0], seeds=[7, 8])
+    assert episodes.reset(tasks=[0, 0], seeds=np.int64(7)) == episodes.reset(tasks=[0, 0], seeds=[7, 8])
     lucky = [observations["left"] for observations, _ in episodes.reset(tasks=[0] * 30)]
     assert len(set(lucky)) > 15
 
