@@ -108,4 +108,4 @@ def test_the_length_of_answers_is_that_of_agents_with_tokens() -> None:
         "mean response of model, other 4.0 tokens, 50 % cut at the limit" in text
     )  # (6 + 2) / 2, one of two
     del turn["random"]
-    assert "mean response 4.0 tokens" in shown(evaluation_table(played))
+    assert "mean response 4.0 tokens" in " ".join(shown(evaluation_table(played)).split())
