@@ -55,19 +55,19 @@ def run(words: Sequence[str]) -> int:
     if args.seed < 0:
         raise CommandError(f"--seed {args.seed}: expected 0 or more")
     options = seats.ModelOptions.of(args)
-    settings: dict[str, Any] = {}
     played_before = 0
     if args.output is not None:
         with told_in_one_line(f"--output {args.output}"):
             Path(args.output).mkdir(parents=True, exist_ok=True)
             played_before = count_episodes(args.output)
-        agents_settings = seats.settings_of(assigned, options)
-        settings = {"env": environments.find(env_id).id, "kwargs": kwargs, "agents": agents_settings}
     console = Console()
     played = {task.id for task in list(getattr(env, "tasks", ()))[: args.tasks]}
     for note in seats.training_overlap(assigned, env_id, env, played):
         _say(console, f"note: {note}")
     agents = seats.make_agents(assigned, args.seed, options, played_before)
+    settings: dict[str, Any] = {"agents": seats.settings_of(assigned, agents)}
+    if not hasattr(env, "settings"):  # another PettingZoo environment does not keep what it was made with
+        settings |= {"env": environments.find(env_id).id, "arguments": kwargs}
     try:
         with _progress() as progress, told_in_one_line(only_ours=True):
             evaluation = evaluate(

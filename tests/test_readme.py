@@ -51,10 +51,11 @@ def test_a_model_behind_a_server_is_evaluated_and_the_command_goes_on_with_it(
     assert re.fullmatch(r"\d+\.\d % of the maximum, 0 episodes failed\n", capsys.readouterr().out)
     episodes = (tmp_path / "results" / "my-model" / "episodes.jsonl").read_text().splitlines()
     assert len(episodes) == 4 * 32  # samples of the held-out posts
-    words = shlex.split(command_with("openai:").replace("http://localhost:8000/v1", mock_server.url))
-    words[words.index("--output") + 1] = "results/shell"
-    assert main([*words[1:], "--tasks", "2"]) == 0
-    assert "2 tasks, 4 samples of each" in capsys.readouterr().out
+    asked = len(mock_server.requests)
+    command = command_with("openai:").replace("http://localhost:8000/v1", mock_server.url)
+    assert main(shlex.split(command.replace("\\\n", " "))[1:]) == 0
+    assert "32 tasks, 4 samples of each" in capsys.readouterr().out
+    assert len(mock_server.requests) == asked, "the same evaluation: nothing is left to play"
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/sandbox.md"])

@@ -232,7 +232,7 @@ def test_agents_of_different_runs_play_together_and_a_changed_run_is_not_continu
     assert len(episodes("out")) == 3
     capsys.readouterr()
     assert main([*words, "--temperature", "0.1"]) == 2
-    assert "agents.first.sampling.temperature was 'not set' and is 0.1" in capsys.readouterr().err
+    assert "agents.first.sampling.temperature was 0.7 and is 0.1" in capsys.readouterr().err
     weights = next((other / "adapters" / "second").glob("*.safetensors"))
     shutil.copy(next((other / "adapters" / "first").glob("*.safetensors")), weights)
     assert main(words) == 2
