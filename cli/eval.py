@@ -13,10 +13,10 @@ from jsonargparse import Namespace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from textmarl.agents import Evaluation, evaluate
+from textmarl.agents import Evaluation, Failure, evaluate
 from textmarl.agents.recording import EPISODES, count_episodes
 from textmarl.cli import environments, seats, tables
-from textmarl.cli.errors import CommandError, told_in_one_line
+from textmarl.cli.errors import DEBUGGING, CommandError, told_in_one_line
 from textmarl.cli.parsing import add_environment, add_models, command_parser, parse
 from textmarl.cli.user_code import import_user_code
 from textmarl.envs.transcript import printable
@@ -37,10 +37,16 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument(
         "--tasks", metavar="N", type=int | None, default=None, help="the first N tasks; default: all"
     )
-    parser.add_argument("--samples", metavar="N", type=int, default=1, help="episodes of each task")
-    parser.add_argument("--seed", type=int, default=0, help="seeds the episodes and the agents")
     parser.add_argument(
-        "--batch-size", metavar="N", type=int, default=64, help="episodes played at a time; default: 64"
+        "--samples", metavar="N", type=int, default=1, help="episodes of each task; default: 1"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seeds the episodes and the agents; default: 0")
+    parser.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=int,
+        default=64,
+        help="episodes played at a time; default: 64. With --output, an interruption loses these at most",
     )
     parser.add_argument(
         "--output", metavar="DIR", type=str | None, default=None,
@@ -80,10 +86,12 @@ def run(words: Sequence[str]) -> int:
                 progress=progress,
                 output=args.output,
                 settings=settings,
+                on_error="raise" if DEBUGGING.get() else "fail",
             )
     except KeyboardInterrupt:
         if args.output is not None:
-            _say(console, f"{count_episodes(args.output)} episodes are in {args.output}; {_go_on(words)}")
+            kept = f"{count_episodes(args.output)} episodes are in {args.output}; {_go_on(words)}"
+            raise KeyboardInterrupt(kept) from None
         raise
     for seat, spec in assigned.items():
         _say(console, f"{seat}: {spec}")
@@ -140,14 +148,17 @@ def _tell_failures(evaluation: Evaluation, remedy: str) -> None:
     log = Console(file=sys.stderr)
     failed, total = len(evaluation.failures), len(evaluation.failures) + len(evaluation.episodes)
     _say(log, f"{failed} of {total} episodes FAILED, and no score counts them; {remedy}")
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, list[Failure]] = {}
     for failure in evaluation.failures:
-        reasons.setdefault(failure.error, []).append(failure.agent)
+        reasons.setdefault(failure.error, []).append(failure)
     by_number = sorted(reasons.items(), key=lambda item: -len(item[1]))
-    for reason, agents in by_number[:SHOWN_REASONS]:
-        _say(log, f"  {len(agents)} x {', '.join(sorted(set(agents)))}: {printable(reason)}")
+    for reason, failures in by_number[:SHOWN_REASONS]:
+        agents = ", ".join(sorted({failure.agent for failure in failures}))
+        first = f"task {failures[0].task_id}, sample {failures[0].sample}"
+        _say(log, f"  {len(failures)} x {agents}: {printable(reason)} (first in {first})")
     if len(reasons) > SHOWN_REASONS:
         _say(log, f"  and {len(reasons) - SHOWN_REASONS} other reasons")
+    _say(log, "what an agent's own code raises: --debug stops there and shows the traceback")
 
 
 def _say(console: Console, text: str) -> None:

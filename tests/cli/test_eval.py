@@ -203,8 +203,8 @@ def test_an_interrupted_evaluation_says_how_to_go_on(mock_server: Any, vowels: l
     os.kill(process.pid, signal.SIGINT)
     printed, complained = process.communicate(timeout=4)  # though a request is on its way
     assert process.returncode == 130
-    assert "4 episodes are in out; go on with: textmarl eval --import" in printed.replace("\n", " ")
-    assert "interrupted" in complained
+    assert "4 episodes are in out; go on with: textmarl eval --import" in complained
+    assert complained.index("interrupted") < complained.index("4 episodes") and not printed
 
 
 def test_the_environment_of_a_run_is_the_default(
