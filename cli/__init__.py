@@ -15,6 +15,7 @@ COMMANDS = {
     "eval": "play and score agents: trained runs, models, servers, Python functions, random",
     "play": "take an agent's seat in the terminal",
     "envs": "list the environments, or show one's documentation page",
+    "check": "check that an environment of yours keeps the contract",
     "report": "rebuild the report of a run",
     "sandbox": "check what holds model-written code back on this machine",
 }

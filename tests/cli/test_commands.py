@@ -329,3 +329,23 @@ def test_wrong_calls_of_play_are_refused_in_one_line(
 def test_a_report_needs_a_run_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no folder 'nowhere'" in refused(capsys, "report", "nowhere")
     assert "no report of" in refused(capsys, "report", str(tmp_path))
+
+
+def test_check_says_whether_an_environment_keeps_the_contract(
+    user_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--import", str(user_file), "--env", "user/Vowels-v0"]) == 0
+    assert capsys.readouterr().out == "user/Vowels-v0 keeps the contract.\n"
+    forgetful = user_file.read_text().replace(
+        'return "Write "', 'return str(__import__("random").random()) + "Write "'
+    )
+    file = tmp_path / "forgetful_env.py"
+    file.write_text(forgetful.replace(user_file.stem, file.stem).replace("user/Vowels", "user/Forgetful"))
+    assert main(["check", "--import", str(file), "--env", "user/Forgetful-v0"]) == 1
+    assert (
+        "user/Forgetful-v0 breaks the contract. reset of episode 0 should be the same"
+        in capsys.readouterr().out
+    )
+    assert "no environment: give --env ID" in refused(capsys, "check")
+    protocol = ["--env", "user/Vowels-v0", "--env.kwargs.protocol", "single"]
+    assert "a protocol is not checked" in refused(capsys, "check", "--import", str(user_file), *protocol)
