@@ -89,7 +89,7 @@ class Evaluation:
     def successes(self) -> dict[str, tuple[int, int]]:
         """Of each task, how many samples were played and how many of them solved it.
 
-        What `textmarl.benchmarks.statistics.pass_at_k` takes. Empty where there is no `success_metric`.
+        What `textmarl.benchmarks.statistics.pass_at_k_over_tasks` takes. Empty where there is no `success_metric`.
         """
         counts: dict[str, tuple[int, int]] = {}
         if self.success_metric is not None:
@@ -104,11 +104,18 @@ class Evaluation:
 
         Tasks are what varies independently, so intervals are computed on these means.
         """
+        return {task_id: mean(values) for task_id, values in self.samples(term).items()}
+
+    def samples(self, term: str | None = None) -> dict[str, list[float]]:
+        """Score (or one reward term or metric) of every episode, by task, in the order of the episodes.
+
+        What the functions of `textmarl.benchmarks.statistics` take.
+        """
         values: dict[str, list[float]] = {}
         for episode in self.episodes:
             value = episode.score if term is None else {**episode.metrics, **episode.reward_terms}[term]
             values.setdefault(episode.task_id, []).append(value)
-        return {task_id: mean(scores) for task_id, scores in values.items()}
+        return values
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON values; `from_json` restores an equal Evaluation."""

@@ -403,9 +403,7 @@ def _seat(names: Sequence[str], agents: Mapping[str, Agent | Callable[..., str]]
     return {name: as_agent(agents[name]) for name in names}
 
 
-def _choose_tasks(
-    env: Any, tasks: Sequence[int | str] | int | None
-) -> list[tuple[str, dict[str, Any] | None]]:
+def _choose_tasks(env: Any, tasks: Any) -> list[tuple[str, dict[str, Any] | None]]:
     """The (task id, reset options) to play."""
     if isinstance(tasks, (str, bool)):
         raise TypeError(f"tasks={tasks!r}: expected a list of indices or ids, a number of tasks, or None")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from textmarl.agents.evaluation import Episode, Evaluation
 from textmarl.benchmarks.runs import RunRecord, ScoredStep, is_number
-from textmarl.benchmarks.statistics import Interval, bootstrap_mean, paired_bootstrap
+from textmarl.benchmarks.statistics import Interval, mean_over_tasks, paired_change
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def in_all(values: Sequence[Mapping[str, object]]) -> list[str]:
 
 def mean_score(evaluation: Evaluation) -> Interval:
     """The mean over tasks of an evaluation's score, with its interval."""
-    return bootstrap_mean(list(evaluation.per_task().values()))
+    return mean_over_tasks(evaluation.samples())
 
 
 def typical_episode(evaluation: Evaluation, task: str) -> Episode:
@@ -97,8 +97,11 @@ def showcase(values: dict[str, float], words: tuple[str, str, str]) -> list[tupl
 def _change(
     name: str, term: str | None, before: Evaluation, after: Evaluation, tasks: tuple[str, ...]
 ) -> Change:
-    scores_before, scores_after = before.per_task(term), after.per_task(term)
-    left = {task: scores_before[task] for task in tasks}
-    right = {task: scores_after[task] for task in tasks}
-    mean_before, mean_after = (sum(scores.values()) / len(tasks) for scores in (left, right))
-    return Change(name, mean_before, mean_after, paired_bootstrap(left, right))
+    samples_before, samples_after = before.samples(term), after.samples(term)
+    left = {task: samples_before[task] for task in tasks}
+    right = {task: samples_after[task] for task in tasks}
+    means_before, means_after = before.per_task(term), after.per_task(term)
+    mean_before, mean_after = (
+        sum(own[task] for task in tasks) / len(tasks) for own in (means_before, means_after)
+    )
+    return Change(name, mean_before, mean_after, paired_change(left, right))

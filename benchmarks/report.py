@@ -4,8 +4,8 @@
     write_report("runs/tldr-magrpo-1")        # -> runs/tldr-magrpo-1/report.html, and report.png beside it
 
 The page needs nothing but itself: styles and figures are inside, no script, no network. It can be written at any time, also
-while the run goes on. Changes are between the first and the last held-out evaluation; their 95 % intervals resample the
-held-out tasks (`textmarl.benchmarks.statistics.paired_bootstrap`). Needs matplotlib: `pip install matplotlib`.
+while the run goes on. Changes are between the first and the last held-out evaluation; their 95 % t intervals are over
+the differences of the held-out tasks (`textmarl.benchmarks.statistics.paired_change`). Needs matplotlib: `pip install matplotlib`.
 """
 
 from __future__ import annotations
@@ -171,14 +171,17 @@ def _summary(run: RunRecord, comparison: Comparison | None) -> str:
     kind = comparison.before.kind.capitalize()
     sub = f"{kind} score {_when(comparison.before.step)} and {_when(comparison.after.step)}{_of_maximum(unit)}, {_counts(comparison)}."
     if interval_text:
-        sub += " In brackets the 95 % interval of the paired change"
+        over = f" {change.note}" if change.note else ""
+        sub += f" In brackets the 95 % interval of the paired change{over}"
         sub += (
-            ": how it carries over to other tasks, not to other seeds." if comparison.before.held_out else "."
+            ": how it carries over to other tasks, not to other seeds."
+            if comparison.before.held_out and not over
+            else "."
         )
         if not change.excludes(0.0):
             notes.insert(0, "The interval contains 0: this run does not show a change.")
     else:
-        sub += " One task gives no interval."
+        sub += f" No interval: {change.note}."
     if comparison.metrics:
         sub += f"<br>{escape(_beside(comparison.metrics))}"
     all_tasks = set(comparison.before.evaluation.per_task()) | set(comparison.after.evaluation.per_task())
@@ -198,7 +201,7 @@ def _learning_curve(run: RunRecord) -> str:
     )
     caption = (
         "Each dot is the mean score of the joint actions of one training step, on that step's tasks; the line is their "
-        "trailing mean. Diamonds are evaluations, with intervals over tasks."
+        "trailing mean. Diamonds are evaluations, with 95 % intervals."
     )
     return f"<h2>Learning curve</h2>{_figure(svg, caption)}"
 
@@ -399,7 +402,8 @@ def _of_maximum(unit: str) -> str:
 
 def _sure(interval: Interval) -> str:
     text = bounds(interval, 1)
-    return f" (95 % interval {text})" if text else ""
+    note = f" {interval.note}" if interval.note else ""
+    return f" (95 % interval{note} {text})" if text else ""
 
 
 def _when(step: int) -> str:

@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from statistics import fmean
 
 from rich.table import Table
 
 from textmarl.agents import Evaluation
 from textmarl.benchmarks.comparison import in_all
-from textmarl.benchmarks.statistics import Interval, bootstrap_mean, paired_bootstrap, pass_at_k
+from textmarl.benchmarks.statistics import (
+    Interval,
+    mean_over_tasks,
+    paired_change,
+    pass_at_k_over_tasks,
+)
 
 PASS_AT = (1, 5, 10, 100)
 """The k of pass@k that are shown, where there are as many samples of every task."""
 
 
 def evaluation_table(evaluation: Evaluation, split: str | None = None) -> Table:
-    """The means of one evaluation's score, terms and metrics, and its pass@k, with 95 % bootstrap intervals over tasks.
+    """The means of one evaluation's score, terms and metrics, and its pass@k, with 95 % intervals.
 
     Args:
         evaluation: of any agents, with at least one episode.
         split: the tasks' split, for the title; None where the environment has none.
     """
-    tasks = len(evaluation.per_task())
+    intervals: list[Interval] = []
     of_split = f", split {split}" if split is not None else ""
     table = _table(
         f"{evaluation.env_name}{of_split}: {_count(evaluation)}", "", "mean", "95 % interval", "% of maximum"
     )
     rows: list[str | None] = [None, *(evaluation.terms if len(evaluation.terms) > 1 else ())]
     for term in rows:
-        interval = bootstrap_mean(list(evaluation.per_task(term).values()))
+        intervals.append(interval := mean_over_tasks(evaluation.samples(term)))
         percent = f"{evaluation.percent:.1f}" if term is None and evaluation.max_score else ""
-        table.add_row(_label(term), f"{interval.estimate:.3f}", _bounds(interval, tasks), percent)
+        table.add_row(_label(term), f"{interval.estimate:.3f}", _bounds(interval), percent)
     beside: dict[str, Interval] = {}
     for name in in_all([episode.metrics for episode in evaluation.episodes]):
         if name != evaluation.success_metric:  # that is pass@1
-            beside[name] = bootstrap_mean(list(evaluation.per_task(name).values()))
-    counts = evaluation.successes().values()
-    fewest = min((samples for samples, _ in counts), default=0)
+            beside[name] = mean_over_tasks(evaluation.samples(name))
+    counts = evaluation.successes()
+    fewest = min((samples for samples, _ in counts.values()), default=0)
     for k in (k for k in PASS_AT if k <= fewest):
-        beside[f"pass@{k}"] = bootstrap_mean([pass_at_k(samples, solved, k) for samples, solved in counts])
+        beside[f"pass@{k}"] = pass_at_k_over_tasks(counts, k)
     _begin_beside(table, bool(beside))
     for name, interval in beside.items():
-        table.add_row(f"  {name}", f"{interval.estimate:.3f}", _bounds(interval, tasks), "")
-    table.caption = _answers(evaluation)
+        intervals.append(interval)
+        table.add_row(f"  {name}", f"{interval.estimate:.3f}", _bounds(interval), "")
+    table.caption = "\n".join(line for line in (_about(intervals), _answers(evaluation)) if line)
     return table
 
 
@@ -73,7 +81,7 @@ def _answers(evaluation: Evaluation) -> str | None:
 
 
 def change_table(before: Evaluation, after: Evaluation, held_out: bool = True) -> Table:
-    """Untrained against trained on the same tasks, with 95 % paired bootstrap intervals of the change over tasks.
+    """Untrained against trained on the same tasks, with 95 % intervals of the paired change.
 
     The score and its terms come first; what the environment measures beside the score, apart from them.
 
@@ -82,7 +90,6 @@ def change_table(before: Evaluation, after: Evaluation, held_out: bool = True) -
         after: of the trained team.
         held_out: whether the tasks are none of those trained on; the title says so.
     """
-    tasks = len(after.per_task())
     kind = "held-out" if held_out else "TRAINING"
     table = _table(
         f"{after.env_name}: {_count(after, kind)}",
@@ -93,28 +100,29 @@ def change_table(before: Evaluation, after: Evaluation, held_out: bool = True) -
         "95 % interval",
     )
     if after.max_score:
-        change = paired_bootstrap(before.per_task(), after.per_task()).scaled(100 / after.max_score)
+        change = paired_change(before.samples(), after.samples()).scaled(100 / after.max_score)
         table.add_row(
             "score, % of maximum",
             f"{before.percent:.1f}",
             f"{after.percent:.1f}",
             f"{change.estimate:+.1f}",
-            _bounds(change, tasks, digits=1, sign=True),
+            _bounds(change, digits=1, sign=True),
         )
-    table.caption = "intervals of the change: paired bootstrap over tasks"
+    intervals: list[Interval] = []
     metrics = in_all([episode.metrics for episode in before.episodes + after.episodes])
     for term in [None, *(after.terms if len(after.terms) > 1 else ()), *metrics]:
         if metrics and term == metrics[0]:
             _begin_beside(table)
         first, last = before.per_task(term), after.per_task(term)
-        change = paired_bootstrap(first, last)
+        intervals.append(change := paired_change(before.samples(term), after.samples(term)))
         table.add_row(
             _label(term),
             f"{fmean(first.values()):.3f}",
             f"{fmean(last.values()):.3f}",
             f"{change.estimate:+.3f}",
-            _bounds(change, tasks, sign=True),
+            _bounds(change, sign=True),
         )
+    table.caption = _about(intervals) or "intervals of the change: t, over the differences of tasks"
     return table
 
 
@@ -123,6 +131,12 @@ def _begin_beside(table: Table, any_follow: bool = True) -> None:
     if any_follow:
         table.add_section()
         table.add_row("beside the score")
+
+
+def _about(intervals: Sequence[Interval]) -> str:
+    """What intervals are about that are not over tasks."""
+    notes = dict.fromkeys(own.note for own in intervals if own.note and math.isfinite(own.low))
+    return "\n".join(f"intervals {note}" for note in notes)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -145,8 +159,8 @@ def _count(evaluation: Evaluation, kind: str = "") -> str:
     return " ".join(f"{tasks} {kind} task{'s' if tasks != 1 else ''}{of_each}".split())
 
 
-def _bounds(interval: Interval, tasks: int, digits: int = 3, sign: bool = False) -> str:
-    if tasks < 2:  # one task says nothing about the spread
-        return "needs 2 tasks"
+def _bounds(interval: Interval, digits: int = 3, sign: bool = False) -> str:
+    if math.isnan(interval.low):
+        return interval.note
     plus = "+" if sign else ""
     return f"{interval.low:{plus}.{digits}f} to {interval.high:{plus}.{digits}f}"

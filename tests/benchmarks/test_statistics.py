@@ -12,87 +12,157 @@ from hypothesis import strategies as st
 
 from textmarl.benchmarks.statistics import (
     Interval,
-    bootstrap_mean,
     iqm,
-    paired_bootstrap,
+    mean_interval,
+    mean_over_tasks,
+    paired_change,
     pass_at_k,
+    pass_at_k_over_tasks,
     probability_of_improvement,
+    proportion_interval,
+    t_quantile,
 )
 
 SCORES = st.floats(-1e3, 1e3, allow_nan=False)
 
 
-def test_mean_of_two_values_has_the_bounds_of_its_four_resamples() -> None:
-    # Resamples of (0, 1): 00, 01, 10, 11 with means 0, .5, .5, 1, a quarter each: both 95 % quantiles are the extremes.
-    assert bootstrap_mean([0.0, 1.0]) == Interval(0.5, 0.0, 1.0)
+def test_quantiles_of_students_t_are_those_of_the_tables() -> None:
+    # Two-sided 95 %, then 99 %: Abramowitz and Stegun 1964, table 26.10.
+    tables = {
+        1: (12.706, 63.657),
+        2: (4.303, 9.925),
+        3: (3.182, 5.841),
+        10: (2.228, 3.169),
+        120: (1.980, 2.617),
+    }
+    for degrees, (at_95, at_99) in tables.items():
+        assert t_quantile(degrees) == pytest.approx(at_95, abs=6e-4)
+        assert t_quantile(degrees, 0.99) == pytest.approx(at_99, abs=6e-4)
 
 
-def test_mean_agrees_with_all_resamples_listed() -> None:
-    values = [0.0, 1.0, 5.0, 7.0, 20.0]
-    every = [np.mean(draw) for draw in itertools.product(values, repeat=5)]
-    low, high = np.quantile(every, [0.05, 0.95])
-    got = bootstrap_mean(values, confidence=0.9, resamples=40_000)
-    assert got.estimate == pytest.approx(6.6)
-    # A mean of five draws moves in steps of at least 0.2: two steps are what sampling noise may cost.
-    assert got.low == pytest.approx(low, abs=0.4)
-    assert got.high == pytest.approx(high, abs=0.4)
+def test_mean_has_students_interval() -> None:
+    # Mean 2.5, variance 5 / 3, t of 3 degrees of freedom 3.182: 2.5 -+ 3.182 * sqrt(5 / 12).
+    got = mean_interval([1.0, 2.0, 3.0, 4.0])
+    half = 3.18245 * math.sqrt(5 / 12)
+    assert got == pytest.approx((2.5, 2.5 - half, 2.5 + half, ""), abs=1e-4)
 
 
 def test_mean_has_the_width_of_the_normal_approximation_for_many_values() -> None:
     values = np.random.default_rng(3).normal(2.0, 1.0, size=400)
-    got = bootstrap_mean(values)
+    got = mean_interval(values)
     half = 1.96 * values.std() / math.sqrt(400)
     assert got.low == pytest.approx(values.mean() - half, abs=0.01)
     assert got.high == pytest.approx(values.mean() + half, abs=0.01)
 
 
-def test_95_percent_intervals_hold_the_truth_in_about_95_percent_of_experiments() -> None:
-    generator = np.random.default_rng(11)
-    experiments = 400
-    hits = sum(
-        not bootstrap_mean(generator.exponential(1.0, size=60), seed=index, resamples=800).excludes(1.0)
-        for index in range(experiments)
-    )
-    # Binomial(400, .95) has a standard deviation of .011; skewed data and 60 units cost two points or so.
-    assert 0.90 <= hits / experiments <= 0.985
-
-
 def test_one_unit_says_nothing_about_the_spread() -> None:
-    got = bootstrap_mean([3.0])
-    assert got.estimate == 3.0
+    got = mean_interval([3.0])
+    assert (got.estimate, got.note) == (3.0, "needs 2 tasks")
     assert math.isnan(got.low) and math.isnan(got.high)
     assert not got.excludes(0.0)
 
 
-def test_paired_change_of_equal_gains_has_no_width_however_much_tasks_differ() -> None:
-    before = {f"task-{index}": float(10 * index) for index in range(10)}
-    after = {task: score + 0.25 for task, score in before.items()}
-    assert paired_bootstrap(before, after) == Interval(0.25, 0.25, 0.25)
+@pytest.mark.parametrize("values", [[1.0] * 15, [0.0, 0.0], [10.1 - 10.0, 20.1 - 20.0, 0.1]])
+def test_equal_values_have_no_interval_without_width(values: list[float]) -> None:
+    got = mean_interval(values)
+    assert math.isnan(got.low) and math.isnan(got.high) and got.note == "all equal"
 
 
-def test_paired_change_matches_tasks_by_id_not_by_order() -> None:
-    before = {"a": 1.0, "b": 2.0, "c": 3.0}
-    after = {"c": 3.0, "b": 2.0, "a": 1.0}
-    assert paired_bootstrap(before, after) == Interval(0.0, 0.0, 0.0)
+def test_shares_have_bounds_even_if_all_are_equal() -> None:
+    # All 15 of 15: the lower bound p has p^15 = 0.025.
+    assert mean_interval([1.0] * 15, shares=True) == pytest.approx((1.0, 0.025 ** (1 / 15), 1.0, ""))
+    assert mean_interval([0.0] * 15, shares=True) == pytest.approx((0.0, 0.0, 1 - 0.025 ** (1 / 15), ""))
 
 
-def test_paired_change_is_the_mean_bootstrap_of_the_differences() -> None:
+def test_zeros_and_ones_have_clopper_and_pearsons_bounds() -> None:
+    # At the bounds of 2 of 10, 2 or more, and 2 or fewer, have probability 0.025.
+    def probability(counts: range, share: float) -> float:
+        return sum(math.comb(10, c) * share**c * (1 - share) ** (10 - c) for c in counts)
+
+    got = mean_interval([1.0, 1.0] + [0.0] * 8)
+    assert got == proportion_interval(2, 10)
+    assert probability(range(2, 11), got.low) == pytest.approx(0.025)
+    assert probability(range(3), got.high) == pytest.approx(0.025)
+
+
+def test_bounds_of_shares_are_shares() -> None:
+    got = mean_interval([0.9, 1.0, 0.95, 0.2], shares=True)
+    assert 0.0 <= got.low < got.estimate < got.high <= 1.0
+
+
+def test_a_task_counts_once_however_many_samples_it_has() -> None:
+    samples = {"a": [0.0] * 7 + [7.0], "b": [2.0, 4.0], "c": [5.5]}
+    assert mean_over_tasks(samples) == mean_interval([0.875, 3.0, 5.5])
+    assert mean_over_tasks({"a": 0.875, "b": 3.0, "c": 5.5}) == mean_over_tasks(samples)
+
+
+def test_a_single_task_gets_an_interval_over_its_samples_that_says_so() -> None:
+    values = [1.0, 2.0, 3.0, 4.0]
+    assert mean_over_tasks({"game": values}) == mean_interval(values)._replace(
+        note="over samples of one task"
+    )
+    assert mean_over_tasks({"game": [1.0]}).note == "needs 2 tasks"
+
+
+def test_paired_change_is_the_interval_of_the_differences() -> None:
     generator = np.random.default_rng(5)
     before = {str(index): float(score) for index, score in enumerate(generator.normal(size=30))}
     after = {task: score + float(generator.normal(0.4, 0.3)) for task, score in before.items()}
     differences = [after[task] - before[task] for task in sorted(before)]
-    assert paired_bootstrap(before, after, seed=9) == bootstrap_mean(differences, seed=9)
+    assert paired_change(before, after) == mean_interval(differences)
+
+
+def test_paired_change_of_equal_gains_is_no_certainty() -> None:
+    before = {f"task-{index}": float(10 * index) for index in range(10)}
+    change = paired_change(before, {task: score + 0.25 for task, score in before.items()})
+    assert change.estimate == 0.25 and math.isnan(change.low) and change.note == "all equal"
+
+
+def test_paired_change_of_zeros_and_ones_is_no_share() -> None:
+    # Differences 0, 0, 1, 1: t of 3 degrees of freedom, so that the lower bound may be negative.
+    change = paired_change(dict.fromkeys("abcd", 0.0), {"a": 0.0, "b": 0.0, "c": 1.0, "d": 1.0})
+    assert change.low == pytest.approx(0.5 - 3.18245 * math.sqrt(1 / 12), abs=1e-4)
+
+
+def test_paired_change_matches_tasks_by_id_not_by_order() -> None:
+    before = {"a": 1.0, "b": 2.0, "c": 3.0}
+    assert paired_change(before, {"c": 3.0, "b": 2.0, "a": 1.0}).estimate == 0.0
+
+
+def test_change_on_a_single_task_is_welchs() -> None:
+    # Variances 1 and 4 of three samples each: standard error sqrt(5 / 3); degrees of freedom
+    # (5 / 3)^2 / ((1 / 3)^2 / 2 + (4 / 3)^2 / 2) = 2.94, rounded down to 2: t = 4.303.
+    change = paired_change({"game": [1.0, 2.0, 3.0]}, {"game": [3.0, 5.0, 7.0]})
+    half = 4.30265 * math.sqrt(5 / 3)
+    assert change == pytest.approx((3.0, 3.0 - half, 3.0 + half, "over samples of one task"), abs=1e-4)
+    assert paired_change({"game": 1.0}, {"game": 2.0}).note == "needs 2 tasks"
+    assert paired_change({"game": [1.0, 1.0]}, {"game": [2.0, 2.0]}).note == "all equal"
 
 
 def test_paired_change_of_different_tasks_is_refused_with_their_names() -> None:
     with pytest.raises(ValueError, match=r"same tasks.*'lost'.*'new'"):
-        paired_bootstrap({"a": 1.0, "lost": 1.0}, {"a": 1.0, "new": 1.0})
+        paired_change({"a": 1.0, "lost": 1.0}, {"a": 1.0, "new": 1.0})
+
+
+def test_pass_at_k_of_many_tasks_has_the_interval_of_shares() -> None:
+    one_each = {str(index): (1, int(index < 12)) for index in range(15)}
+    assert pass_at_k_over_tasks(one_each, k=1) == proportion_interval(12, 15)
+    several = {"a": (4, 1), "b": (4, 4), "c": (4, 0)}
+    assert pass_at_k_over_tasks(several, k=2) == mean_interval([0.5, 1.0, 0.0], shares=True)
+
+
+def test_pass_at_k_of_one_task_has_an_interval_over_its_samples() -> None:
+    share = proportion_interval(3, 10)
+    got = pass_at_k_over_tasks({"game": (10, 3)}, k=2)
+    assert got.estimate == pytest.approx(pass_at_k(10, 3, 2))
+    assert (got.low, got.high) == pytest.approx((1 - (1 - share.low) ** 2, 1 - (1 - share.high) ** 2))
+    assert got.note == "over samples of one task"
 
 
 def test_same_seed_same_interval_and_other_seed_another() -> None:
     values = np.random.default_rng(0).normal(size=25)
-    assert bootstrap_mean(values, seed=1) == bootstrap_mean(values, seed=1)
-    assert bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)
+    assert iqm(values, seed=1) == iqm(values, seed=1)
+    assert iqm(values, seed=1) != iqm(values, seed=2)
 
 
 @pytest.mark.parametrize(("samples", "solved"), [(1, 0), (1, 1), (5, 0), (5, 2), (6, 1), (6, 5)])
@@ -162,20 +232,26 @@ def test_probabilities_of_improvement_of_both_sides_add_up_to_one(
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(SCORES, min_size=2, max_size=12))
-def test_bounds_lie_within_the_data(values: list[float]) -> None:
-    for interval in (bootstrap_mean(values, resamples=200), iqm(values, resamples=200)):
-        assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9
+def test_bounds_of_a_resampled_mean_lie_within_the_data(values: list[float]) -> None:
+    interval = iqm(values, resamples=200)
+    assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: bootstrap_mean([]), "at least one"),
-        (lambda: bootstrap_mean([1.0, math.nan]), "not finite"),
-        (lambda: bootstrap_mean([[1.0], [2.0]]), "shape"),
-        (lambda: bootstrap_mean([1.0, 2.0], confidence=95), "0.95"),
-        (lambda: bootstrap_mean([1.0, 2.0], resamples=0), "resamples"),
-        (lambda: paired_bootstrap({}, {}), "at least one"),
+        (lambda: mean_interval([]), "at least one"),
+        (lambda: mean_interval([1.0, math.nan]), "not finite"),
+        (lambda: mean_interval([[1.0], [2.0]]), "shape"),
+        (lambda: mean_interval([1.0, 2.0], confidence=95), "0.95"),
+        (lambda: mean_interval([0.5, 1.5], shares=True), "shares are from 0 to 1"),
+        (lambda: mean_over_tasks({}), "at least one"),
+        (lambda: mean_over_tasks({"a": [], "b": [1.0]}), "at least one"),
+        (lambda: proportion_interval(3, 2), "3 successes in 2 trials"),
+        (lambda: t_quantile(0), "at least 1 degree"),
+        (lambda: iqm([1.0, 2.0], resamples=0), "resamples"),
+        (lambda: paired_change({}, {}), "at least one"),
+        (lambda: paired_change({"a": math.inf}, {"a": 1.0}), "not finite"),
         (lambda: probability_of_improvement([[1.0, 2.0]], [[1.0]]), "same tasks"),
     ],
 )

@@ -48,8 +48,9 @@ def rows(text: str) -> dict[str, list[str]]:
 def test_the_final_table_has_metrics_before_and_after_below_a_line_of_their_own() -> None:
     text = shown(change_table(evaluation(SCORES[0]), evaluation(SCORES[1])))
     table = rows(text)
-    # v0_score: (1 + 2) / 2 before, (1.5 + 4) / 2 after; the tasks gain 0.5 and 2.
-    assert table["v0_score"] == ["1.500", "2.750", "+1.250", "+0.500 to +2.000"]
+    # v0_score: (1 + 2) / 2 before, (1.5 + 4) / 2 after. The tasks gain 0.5 and 2: standard error 0.75, t of one degree
+    # of freedom 12.706 (its 97.5 % point).
+    assert table["v0_score"] == ["1.500", "2.750", "+1.250", "-8.280 to +10.780"]
     assert table["score"][:3] == ["0.500", "0.750", "+0.250"]
     assert list(table)[-2:] == ["beside the score", "v0_score"]
     assert text.index("style") < text.index("├") < text.index("beside the score")
@@ -57,7 +58,7 @@ def test_the_final_table_has_metrics_before_and_after_below_a_line_of_their_own(
 
 def test_an_evaluations_table_has_metrics_below_a_line_of_their_own() -> None:
     text = shown(evaluation_table(evaluation(SCORES[1])))
-    assert rows(text)["v0_score"] == ["2.750", "1.500 to 4.000", ""]
+    assert rows(text)["v0_score"] == ["2.750", "-13.133 to 18.633", ""]  # 2.75 ± 12.706 * 1.25
     assert text.index("style") < text.index("├") < text.index("beside the score") < text.index("v0_score")
 
 
@@ -103,9 +104,7 @@ def test_the_length_of_answers_is_that_of_agents_with_tokens() -> None:
     }
     played = evaluation(SCORES[0])
     played.episodes[0].turns = [turn]
-    text = shown(evaluation_table(played))
-    assert (
-        "mean response of model, other 4.0 tokens, 50 % cut at the limit" in text
-    )  # (6 + 2) / 2, one of two
+    text = " ".join(shown(evaluation_table(played)).split())
+    assert "mean response of model, other 4.0 tokens, 50 % cut at the limit" in text  # (6 + 2) / 2, 1 of 2
     del turn["random"]
     assert "mean response 4.0 tokens" in " ".join(shown(evaluation_table(played)).split())
