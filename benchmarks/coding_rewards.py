@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from textmarl.benchmarks.coding_boxes import BOXED
 from textmarl.benchmarks.coding_cases import Case
 from textmarl.benchmarks.coding_junk import ANSWERLESS, MISSED, UNCOOPERATIVE, WRONG, Kind
 from textmarl.envs.coding import compose, hardened, rewards
@@ -180,7 +181,7 @@ _FAMILIES = (
     (
         "One agent does all the work",
         "The tests are passed, so these are paid for the tests. The bound is the score of the first line.\n",
-        UNCOOPERATIVE,
+        (*UNCOOPERATIVE, *BOXED),
     ),
     (
         "Wrong code",
@@ -191,7 +192,7 @@ _FAMILIES = (
 )
 _COST = """The median over the problems, on a busy machine with two cores. A program that passes nothing, or whose helper is of no
 use by syntax or by its recorded calls, costs one run: the recorded calls come with the tests. A program that cooperates
-costs five runs for each helper.
+costs six runs for each helper.
 """
 _LIMITS = """These need both agents to settle on a convention that is of no use for anything else, while a helper that does some of the
 work is worth as much. In general no experiment on the pair can tell a value that the main function needs from one that it
@@ -199,9 +200,8 @@ only checks: in both cases another value breaks the program.
 
 * **A checked value.** The main function computes what `aux` returns by itself, and refuses to answer if it differs.
 * **A coded answer.** `aux` does all the work and hides it in a code that only the main function undoes. Conversions,
-  indices and neutral elements are seen through; a real code is not.
-* **A signature of its own.** `aux` does all the work and cannot be tested alone, since it wants an argument more than the
-  main function has.
+  boxes, indices and neutral elements are seen through, whatever `aux` takes beside the arguments; a real code is not,
+  nor is a text (`json.dumps`, `repr`). The same holds for arguments that `aux` hands back in a code.
 * **Small parts.** The helper of an easy problem may be `return 2 * x`. Nothing here measures how much work a part is, only
   that the program breaks without it.
 * **One test.** The pass rate falls as soon as one test breaks in both shuffles. A main function that solves all cases but
@@ -216,7 +216,8 @@ And what is honest and goes unpaid:
 * **A helper whose value cannot be replayed**: a function, an object of a class of its own, a `namedtuple` whose fields are
   used, a `Counter` or `defaultdict` used as such. What `aux` returns must be plain data. So it is with a helper that works
   by changing its arguments.
-* **A helper that picks one of its arguments** (`a if a > b else b`) counts as one that returns its argument.
+* **A helper that picks one of its arguments** (`a if a > b else b`) counts as one that returns its argument, and one that
+  puts arguments in order as one that hands them back, if the tests give them in that order.
 * **A helper that is called more than 1,000 times in the first test** cannot be replayed in step, since the record ends
   there. The tests before the end of the record decide.
 * **A helper that is called with one set of arguments, or returns one value, in all tests.** There is nothing to exchange.

@@ -3,7 +3,8 @@
     python -m textmarl.benchmarks.writing_rewards > docs/rewards_writing.md
 
 run in the repository's root, takes about ten minutes on one core (`--evaluations` shortens the hill climbs). The
-texts are those of `tests/envs/writing_corpora`, the bundled tasks and the kinds of `writing_junk`.
+texts are those of `tests/envs/writing_corpora`, the bundled tasks and the kinds of `writing_junk` and
+`disguised_copies`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from textmarl.benchmarks.disguised_copies import DISGUISED, MISSED
 from textmarl.benchmarks.writing_climb import Material, climb
 from textmarl.benchmarks.writing_junk import KINDS, NEEDS_HONEST, Kind
 from textmarl.benchmarks.writing_posts import Pair, Post
@@ -148,7 +150,8 @@ def document(evaluations: int, folder: Path = CORPORA) -> str:
     parts = [_HEAD]
     for task in tasks:
         parts += [f"## {task.name}\n", "### Honest pairs\n", *_honest_table(task, folder)]
-        parts += ["### Junk\n", *_junk_table(task)]
+        parts += ["### Junk\n", *_junk_table(task, (*KINDS, *DISGUISED))]
+        parts += ["### Copies that get through on some sources\n", *_junk_table(task, MISSED)]
     parts += ["## Hill climbs\n", _CLIMBS, *_climb_table(tasks, evaluations), _LIMITS]
     return "\n".join(parts)
 
@@ -177,12 +180,12 @@ def _honest_table(task: Task, folder: Path) -> list[str]:
     return [*lines, ""]
 
 
-def _junk_table(task: Task) -> list[str]:
+def _junk_table(task: Task, kinds: Sequence[Kind]) -> list[str]:
     lines = [
         "| Kind | Pairs | v0 mean | min | max | v1 mean | min | max |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for kind in KINDS:
+    for kind in kinds:
         posts = [*task.posts, *([] if kind in NEEDS_HONEST else task.more)]
         pairs = list(junk_pairs(kind, posts, 2))
         v0, v1 = ([score(*pair, source) for pair, source in pairs] for score in (task.v0, task.v1))
@@ -233,10 +236,13 @@ _LIMITS = """## What still gets through
 * **The wrong passage.** Any 10 specific words will do, whether they are the point of the post or its edge.
 * **Light editing up to the free share.** A quarter of the words may stand in copied passages; the rest has to be
   reordered or reworded, which is cheaper than summarising.
-* **A search that sees every factor.** The climbs above see the score only. One that was given all factors, smoothed,
-  for one hidden post, reached the maximum after 20,000 evaluations with word salad: local word order and
-  nearness in the source are statistics, and statistics can be met. A policy that is trained on many posts
-  gets no such signal, but whoever optimises texts against a single post should not trust this reward.
+* **Copies with gaps.** A copy that leaves out words now and then, with a filler after every few, or in pairs set into
+  ready-made sentences, is over the bound on some posts (the tables above). Copies without gaps are not.
+* **A search that knows the source, or sees every factor.** The climbs above see the score only, and no source. One that
+  built from the words and sentences of one post reached 100 % with word salad in 6,000 evaluations on each of six
+  posts; one that was given all factors of an earlier version of this reward, smoothed, for a hidden post, in
+  20,000. Local word order and nearness in the source are statistics, and statistics can be met. A policy that is trained
+  on many posts gets no such signal, but whoever optimises texts against a single post should not trust this reward.
 * **Languages other than English** have other function words and another order: they score near 0.
 """
 

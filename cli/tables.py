@@ -29,11 +29,11 @@ def evaluation_table(evaluation: Evaluation, split: str | None = None) -> Table:
         evaluation: of any agents, with at least one episode.
         split: the tasks' split, for the title; None where the environment has none.
     """
-    intervals: list[Interval] = []
     of_split = f", split {split}" if split is not None else ""
     table = _table(
         f"{evaluation.env_name}{of_split}: {_count(evaluation)}", "", "mean", "95 % interval", "% of maximum"
     )
+    intervals: list[Interval] = []
     rows: list[str | None] = [None, *(evaluation.terms if len(evaluation.terms) > 1 else ())]
     for term in rows:
         intervals.append(interval := mean_over_tasks(evaluation.samples(term)))
@@ -49,8 +49,8 @@ def evaluation_table(evaluation: Evaluation, split: str | None = None) -> Table:
         beside[f"pass@{k}"] = pass_at_k_over_tasks(counts, k)
     _begin_beside(table, bool(beside))
     for name, interval in beside.items():
-        intervals.append(interval)
         table.add_row(f"  {name}", f"{interval.estimate:.3f}", _bounds(interval), "")
+    intervals += beside.values()
     table.caption = "\n".join(line for line in (_about(intervals), _answers(evaluation)) if line)
     return table
 
@@ -126,17 +126,17 @@ def change_table(before: Evaluation, after: Evaluation, held_out: bool = True) -
     return table
 
 
+def _about(intervals: Sequence[Interval]) -> str:
+    """What intervals are about that are not over tasks."""
+    notes = dict.fromkeys(own.note for own in intervals if own.note and math.isfinite(own.low))
+    return "\n".join(f"intervals {note}" for note in notes)
+
+
 def _begin_beside(table: Table, any_follow: bool = True) -> None:
     """A line and a heading, where there are numbers that are no part of the score."""
     if any_follow:
         table.add_section()
         table.add_row("beside the score")
-
-
-def _about(intervals: Sequence[Interval]) -> str:
-    """What intervals are about that are not over tasks."""
-    notes = dict.fromkeys(own.note for own in intervals if own.note and math.isfinite(own.low))
-    return "\n".join(f"intervals {note}" for note in notes)
 
 
 def _table(title: str, *columns: str) -> Table:

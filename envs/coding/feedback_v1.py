@@ -41,7 +41,7 @@ _CONTRIBUTIONS: dict[Contribution, str] = {
     "uncalled": "`{helper}` is called in none of the tests.",
     "raised": "Every call of `{helper}` in the tests raises an exception.",
     "one_value": "`{helper}` returns the same value whenever it is called in the tests.",
-    "echoed": "`{helper}` returns one of its arguments whenever it is called in the tests.",
+    "echoed": "`{helper}` hands back what it was given whenever it is called in the tests.",
     "untold": "Too little passes to tell whether `{main}` needs `{helper}`.",
     "unneeded": "`{main}` does not need `{helper}`: with the values that it returns exchanged, no fewer tests pass.",
     "entangled": "`{main}` does not live on what `{helper}` returns: it fails when a stand-in returns the same values.",

@@ -29,9 +29,10 @@ less than any solved problem brings.
 1. by its syntax, it is neither constant nor always returns one of its arguments;
 2. by the syntax of the entry point, its value can reach the result (`textmarl.envs.coding.dataflow`);
 3. in the recorded calls of the tests, it is called, does not return its first argument every time, nor its second, ...,
-   and returns at least two different values;
+   and returns at least two different values; boxes of these, such as `[x, 0]`, count like these;
 4. where skill is above 0: the pass rate falls when it is replaced by a stub that replays its own recorded values
-   permuted over its calls, for each of two seeded shuffles; calls with equal arguments keep equal values.
+   permuted over its calls, for each of two seeded shuffles; calls with equal arguments keep equal values, and what lies at
+   one place of a value and is an argument in all calls stays with its call (`textmarl.envs.coding.handing`).
 
 The fall in 4 is counted over the tests that a *control* passes: the same stub with the values in their own order. So what
 breaks for another reason does not count: a program that notices the stub and refuses, one that lives on what the helper
@@ -44,6 +45,7 @@ in the place of the entry point, and with fall(x; a) = 1 up to a, going linearly
 
     fall(the helper's skill alone / the program's skill; 0.9)
     fall(passed tests that the helper passes alone, too, and that call it with one set of arguments / passed tests; 0.75)
+    fall(passed tests in which it got all arguments, once, and its value, or one place of it, is the answer / passed; 0.75)
 
 So a helper that solves the problem alone earns no more cooperation than an entry point that does, whatever the disguise,
 and little more if the entry point sees to a few special cases. (Alone a helper may pass many tests by coincidence: one
@@ -61,7 +63,7 @@ program. A replay gets 0.25 s of CPU time a test (ten times the slowest of the f
 because loops that end on honest values may not end on shuffled ones.
 
 **Cost.** One run where nothing is passed or the helper is of no use by syntax or record, two where the first shuffle
-breaks nothing, and five for a program that cooperates; with N - 1 helpers each has its own.
+breaks nothing, and six for a program that cooperates; with N - 1 helpers each has its own.
 
 **Individual rewards** are those of version 0: each helper 0.4 (defined) + 0.5 (parses), the entry point 0.6 + 0.5 + pass
 rate without helpers. With several turns version 1 pays the difference score_t - score_(t-1), with score_0 = 0.
@@ -78,7 +80,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from textmarl.envs.coding import cooperation, disguise
+from textmarl.envs.coding import cooperation, disguise, handing
 from textmarl.envs.coding.assembly import Part, Program
 from textmarl.envs.coding.chance import Chance, chance_of
 from textmarl.envs.coding.dataflow import reaches_result
@@ -131,7 +133,7 @@ Contribution = Literal[
 - `unmentioned`, `unused`: by the syntax of the entry point, this does not name it, or its value cannot reach the result.
 - `unrun`: the program does not run or does not load, so there is no more to know.
 - `uncalled`, `raised`, `one_value`, `echoed`: in the tests it is not called, returns nothing, never returns a second
-  value, or returns the same one of its arguments every time.
+  value, or hands back what it was given, as it is or in a box.
 - `untold`: skill is 0, so no test can tell whether it is needed.
 - `unneeded`: some shuffle of its values breaks no test.
 - `entangled`: a shuffle breaks none but what its own values break as well when a stub returns them.
@@ -149,12 +151,14 @@ class Experiment:
         permuted: the program with the recorded values permuted over the calls, for each shuffle that was run.
         control: the program with the recorded values in their own order; None where a shuffle broke nothing.
         alone: the helper in the place of the entry point; None where it was not run.
+        answers: the recorded calls of the entry point.
     """
 
     calls: tuple[Call, ...] = ()
     permuted: tuple[Report, ...] = ()
     control: Report | None = None
     alone: Report | None = None
+    answers: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -265,15 +269,18 @@ def both_did_their_part(evidence: Evidence, helper: Part) -> float:
     assert alone is not None and report is not None, "a helper that matters was run alone, too"
     arguments: dict[int, set[tuple[Any, ...]]] = {}
     for call in experiment.calls:
-        arguments.setdefault(call.test, set()).add(_arguments(call))
+        arguments.setdefault(call.test, set()).add(handing.arguments(call))
     pairs = zip(report.verdicts, alone.verdicts, strict=True)
     handed_on = [
         index
         for index, (together, by_itself) in enumerate(pairs)
         if together.passed and by_itself.passed and len(arguments.get(index, ())) == 1
     ]
+    passed = [index for index, verdict in enumerate(report.verdicts) if verdict.passed]
+    answered = handing.handed_on(experiment.answers, experiment.calls, passed)
     return min(
-        _fall(skill(evidence, alone) / solved, _ALONE), _fall(len(handed_on) / report.passed, _HANDED_ON)
+        _fall(skill(evidence, alone) / solved, _ALONE),
+        _fall(max(len(handed_on), answered) / report.passed, _HANDED_ON),
     )
 
 
@@ -311,17 +318,7 @@ def _dullness(calls: Sequence[Call]) -> Literal["uncalled", "raised", "one_value
         return "raised"
     if len({call.value for call in returned}) < 2:
         return "one_value"
-    names: list[int | str] = [*range(len(returned[0].args)), *returned[0].kwargs]
-    if any(all(call.value == _given(call, name) for call in returned) for name in names):
-        return "echoed"
-    return None
-
-
-def _given(call: Call, name: int | str) -> bytes | None:
-    """What was given for a parameter: by its position, or by its name."""
-    if isinstance(name, str):
-        return call.kwargs.get(name)
-    return call.args[name] if name < len(call.args) else None
+    return "echoed" if handing.kept(calls) is True else None
 
 
 def _broken(before: Report, after: Report) -> bool:
@@ -369,26 +366,27 @@ def shuffles(calls: Sequence[Call], count: int = SHUFFLES) -> list[tuple[Call, .
     """The calls with their values exchanged, the same ways every time.
 
     Values are exchanged between sets of arguments, so that calls with equal arguments still return equal values: a main
-    function that only takes `aux(x)` from `aux(x)` is not moved by it. Of eight random exchanges those are taken that
+    function that only takes `aux(x)` from `aux(x)` is not moved by it. What the helper merely hands back of its arguments
+    stays where it is. Of eight random exchanges those are taken that
     move the most values.
     """
     groups: dict[tuple[Any, ...], list[Call]] = {}
     places = []  # of each call: its group, and how many of the group came before
     for call in calls:
-        group = groups.setdefault(_arguments(call), [])
-        places.append((_arguments(call), len(group)))
+        group = groups.setdefault(handing.arguments(call), [])
+        places.append((handing.arguments(call), len(group)))
         group.append(call)
+    what = handing.kept(calls)
     drawn = []
     for seed in range(_DRAWS):
         sources = dict(
             zip(groups, random.Random(seed).sample(list(groups.values()), len(groups)), strict=True)
         )
-        drawn.append(tuple(sources[key][number % len(sources[key])] for key, number in places))
+        others = [sources[key][number % len(sources[key])] for key, number in places]
+        drawn.append(
+            tuple(handing.exchanged(own, other, what) for own, other in zip(calls, others, strict=True))
+        )
     return sorted(drawn, key=lambda order: -_moved(calls, order))[:count]
-
-
-def _arguments(call: Call) -> tuple[Any, ...]:
-    return call.args, *sorted(call.kwargs.items())
 
 
 def _moved(calls: Sequence[Call], order: Sequence[Call]) -> int:
@@ -425,7 +423,8 @@ def _experiment(
     control = sandbox.run(program.source, suite, Replay(name, calls), **limits)
     in_its_place = dataclasses.replace(suite, entry_point=name, names=(*suite.names, suite.entry_point))
     alone = sandbox.run(program.source, in_its_place, **limits)
-    return Experiment(calls, tuple(permuted), control, alone)
+    answers = sandbox.run(program.source, suite, Record(suite.entry_point), **limits).calls
+    return Experiment(calls, tuple(permuted), control, alone, answers)
 
 
 class _Limits(TypedDict):

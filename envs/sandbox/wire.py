@@ -237,6 +237,50 @@ def decode(data: bytes, *, linear: bool = False) -> object:
     return value
 
 
+def split(data: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+    """The bytes of a list, tuple or dict taken apart without making an object: its head, and the bytes of each value in it.
+
+    Joined they are the bytes again. A dict has its keys first, then their values in the same order. Of every other
+    value, and of bytes that are no value, the head is all and nothing is in it. The time is linear in the bytes.
+    """
+    if data[:1] not in (b"l", b"t", b"D"):
+        return data, ()
+    try:
+        count, end = _read_length(data, 1)
+        head, items = data[:end], []
+        for _ in range(count):
+            start, end = end, _end(data, end)
+            items.append(data[start:end])
+    except (IndexError, WireError):
+        return data, ()
+    return (head, tuple(items)) if end == len(data) else (data, ())
+
+
+def _end(data: bytes, pos: int) -> int:
+    """Where the value ends that begins at a byte."""
+    left = 1
+    while left:
+        tag = data[pos : pos + 1]
+        pos += 1
+        left -= 1
+        if tag in (b"f", b"c"):
+            pos += 8 if tag == b"f" else 16
+        elif tag and tag in b"isbad":
+            length, pos = _read_length(data, pos)
+            pos += length
+        elif tag == b"o":
+            length, pos = _read_length(data, pos + 1)
+            pos += length
+        elif tag and tag in b"ltqrxSZDIKVn":
+            count, pos = _read_length(data, pos)
+            left += count
+        elif not tag or tag not in b"0FT.":
+            raise WireError(f"no value begins at byte {pos - 1:,}")
+    if pos > len(data):
+        raise WireError("the bytes end within a value")
+    return pos
+
+
 class _Decoder:
     """Reads values of `data`."""
 

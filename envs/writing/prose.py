@@ -12,6 +12,7 @@ words of their kind of text either (`v1/common_words_*.txt`) tell one source fro
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import re
@@ -87,6 +88,31 @@ class Prose:
     def triples(self) -> frozenset[tuple[str, ...]]:
         """Every three stems in a row, across sentence breaks."""
         return frozenset(zip(self.stems, self.stems[1:], self.stems[2:], strict=False))
+
+    @functools.cached_property
+    def content_stems(self) -> tuple[str, ...]:
+        """Its content words, in order, with repetitions."""
+        return tuple(s for s, counts in zip(self.stems, self.is_content, strict=True) if counts)
+
+    @functools.cached_property
+    def content_positions(self) -> Mapping[str, Sequence[int]]:
+        """Content word -> its indices in `content_stems`."""
+        positions: dict[str, list[int]] = {}
+        for index, s in enumerate(self.content_stems):
+            positions.setdefault(s, []).append(index)
+        return positions
+
+    @functools.cached_property
+    def neighbours(self) -> frozenset[tuple[str, str]]:
+        """Every two different content words of which one is the next after the other."""
+        stems = self.content_stems
+        return frozenset((one, other) for one, other in itertools.pairwise(stems) if one != other)
+
+    @functools.cached_property
+    def joints(self) -> frozenset[tuple[str, str]]:
+        """(word before it, stem) for every content word but the first word."""
+        rows = zip(self.words, self.stems[1:], self.is_content[1:], strict=False)
+        return frozenset((before, s) for before, s, counts in rows if counts)
 
     @functools.cached_property
     def content_pairs(self) -> int:

@@ -58,7 +58,7 @@ The five *factors* are among the terms as what they cost, 0 or negative; all ten
 | Term           | Full score asks for                                                                      |
 |----------------|------------------------------------------------------------------------------------------|
 | `faithfulness` | 38 % of the specific words from the post, 4 of them in c1 and 10 in c2; words that are used together stood near each other in the post |
-| `originality`  | at most 25 % of the words in copied passages, also thinned or edited ones, and 20 % of the three-word runs |
+| `originality`  | at most 25 % of the words in copied passages, also thinned or edited ones, and 20 % of the three-word runs; copies behind fillers, in another order or set into frames count from 30 to 60 % on |
 | `fluency`      | words in an order that English has, in sentences, with function words, not stuffed with transitions |
 | `repetition`   | at most 10 % of the three-word runs repeated, no content word above 30 %                 |
 | `distinctness` | at most 40 % of one text taken from the other                                            |

@@ -18,7 +18,7 @@ import pytest
 
 import textmarl.envs
 from textmarl.benchmarks import writing_rewards
-from textmarl.envs.writing import arxiv, hardened, prose, tldr
+from textmarl.envs.writing import arxiv, copying, hardened, prose, tldr
 from textmarl.envs.writing.hardened import FACTORS, FORM, TERMS, fall, judge, rise
 
 CORPORA = Path(__file__).parent / "writing_corpora"
@@ -92,6 +92,40 @@ def test_copied_triples_are_counted_within_sentences() -> None:
     # Triples: "red fox quickly" (copied), "fox quickly slept" (not); "lazy dogs" has none.
     assert prose.copied_triples(prose.read("Red fox quickly slept. Lazy dogs."), SOURCE) == 1 / 2
     assert prose.copied_triples(prose.read("Lazy dogs."), SOURCE) == 1.0
+
+
+@pytest.mark.parametrize(
+    "text, share",
+    [
+        # With words of its own between, at most two at a time: they stand in the train, as in a passage.
+        (
+            "Red fox, you know, quickly jumped over, I guess, two lazy dogs while seven small birds watched.",
+            1.0,
+        ),
+        ("Red fox, you know, quickly jumped over two lazy dogs. My sister Anna married.", 8 / 11),
+        ("Red fox. Trees. Lazy dogs. Birds watched.", 0.0),  # no five in the source's order and near enough
+        ("Tall trees watched small birds; lazy dogs jumped.", 0.0),  # against the order
+        ("", 1.0),
+    ],
+)
+def test_trains_of_content_words_are_found_whatever_stands_between(text: str, share: float) -> None:
+    assert copying.copied_trains(prose.read(text), SOURCE) == pytest.approx(share)
+
+
+def test_gatherings_are_found_in_any_order() -> None:
+    # The first eight words of the source with its runs of two exchanged; then words from all over it.
+    assert copying.copied_gatherings(prose.read("Fox quickly a red over two jumped lazy."), SOURCE) == 1.0
+    assert copying.copied_gatherings(prose.read("A trees red tall fox from lazy watched."), SOURCE) == 0.0
+    assert copying.copied_gatherings(prose.read(""), SOURCE) == 1.0
+
+
+def test_pairs_are_lifted_when_they_lose_what_joined_them() -> None:
+    # Before red stands "a", before lazy "two", before small nothing but a content word.
+    kept = prose.read("A red fox jumped over two lazy dogs.")
+    framed = prose.read("The red fox was with his lazy dogs and the small birds.")
+    assert copying.lifted_words(kept, SOURCE) == 0.0
+    assert copying.lifted_words(framed, SOURCE) == 1.0
+    assert copying.lifted_words(prose.read(""), SOURCE) == 1.0
 
 
 def test_closeness_falls_with_the_distance_in_the_source() -> None:

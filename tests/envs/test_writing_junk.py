@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from textmarl.benchmarks import writing_rewards
+from textmarl.benchmarks.disguised_copies import DISGUISED, MISSED
 from textmarl.benchmarks.writing_junk import KINDS, NEEDS_HONEST, Kind
 from textmarl.benchmarks.writing_rewards import QUALITIES, Task
 from textmarl.envs.writing import tldr_v1
@@ -32,11 +33,18 @@ def test_there_are_enough_kinds_and_pairs() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-@pytest.mark.parametrize("kind", KINDS, ids=name_of)
+@pytest.mark.parametrize("kind", [*KINDS, *DISGUISED], ids=name_of)
 def test_junk_scores_under_a_quarter_of_the_maximum_on_every_source(task: Task, kind: Kind) -> None:
     sources = [*task.posts, *([] if kind in NEEDS_HONEST else task.more[:24])]
     for (first, second), source in writing_rewards.junk_pairs(kind, sources, repeats=1):
         assert 0.0 <= task.v1(first, second, source) < 0.25, (first, second)
+
+
+@pytest.mark.parametrize("kind", MISSED, ids=name_of)
+def test_what_is_documented_to_get_through_does_on_some_source(kind: Kind) -> None:
+    """Where this fails the reward has become better than its page says: move the kind to `DISGUISED`."""
+    pairs = list(writing_rewards.junk_pairs(kind, [*TLDR.posts, *TLDR.more], repeats=2))
+    assert max(TLDR.v1(*pair, source) for pair, source in pairs) >= 0.25
 
 
 def test_version_0_pays_most_junk_like_an_answer() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from textmarl.benchmarks import coding_rewards
+from textmarl.benchmarks.coding_boxes import BOXED
 from textmarl.benchmarks.coding_junk import (
     ANSWERLESS,
     MISSED,
@@ -51,7 +52,7 @@ def name_of(kind: Kind) -> str:
 
 
 def test_there_are_enough_kinds_and_pairs() -> None:
-    kinds = [*ANSWERLESS, *UNCOOPERATIVE, *WRONG, *MISSED]
+    kinds = [*ANSWERLESS, *UNCOOPERATIVE, *BOXED, *WRONG, *MISSED]
     assert len(kinds) == len(set(map(name_of, kinds)))
     assert len(ANSWERLESS) >= 20 and len(UNCOOPERATIVE) >= 20
     assert len(coding_rewards.read_corpus("good", CORPORA)) >= 20
@@ -65,7 +66,7 @@ def test_what_is_no_answer_scores_no_more_than_an_empty_one(sandbox: Sandbox, ki
         assert junk.v1 <= empty == 0.0, hardened.score_terms(junk.evidence)
 
 
-@pytest.mark.parametrize("kind", UNCOOPERATIVE, ids=name_of)
+@pytest.mark.parametrize("kind", [*UNCOOPERATIVE, *BOXED], ids=name_of)
 def test_who_works_alone_earns_no_more_than_with_a_partner_who_does_not_answer(
     sandbox: Sandbox, alone: list[Score], kind: Kind
 ) -> None:

@@ -85,7 +85,7 @@ CASES = {
     "one value": ("def aux(a, b):\n    return 0 * a", "return w * h / 2 + aux(w, h)",
                   ["`aux` returns the same value whenever it is called in the tests."]),
     "echo at work": ("def aux(a, b):\n    return a + b - b", "return aux(w, h) * h / 2",
-                     ["`aux` returns one of its arguments whenever it is called in the tests."]),
+                     ["`aux` hands back what it was given whenever it is called in the tests."]),
     "constant": (PRODUCT, "return 7", ["No attempt: nothing of its arguments reaches what `area` returns.", UNCALLED]),
     "one answer": (PRODUCT, "return 7 if w + h else aux(w, h)",
                    ["No attempt: `area` gives the same answer in all tests.", "`aux` is called in none of the tests."]),

@@ -10,13 +10,13 @@ import pettingzoo
 import pytest
 
 from textmarl.envs import check_env
-from textmarl.envs.coding import compose, disguise, hardened
+from textmarl.envs.coding import compose, disguise, handing, hardened
 from textmarl.envs.coding.assembly import Part, assemble, extract
 from textmarl.envs.coding.chance import Chance, chance_of
 from textmarl.envs.coding.compose import Compose
 from textmarl.envs.coding.hardened import Evidence, Experiment, score_terms, shuffles
 from textmarl.envs.coding.problem import Problem
-from textmarl.envs.sandbox import Call, Report, Sandbox, Suite, Test, Verdict
+from textmarl.envs.sandbox import Call, Report, Sandbox, Suite, Test, Verdict, wire
 from textmarl.envs.vector import VectorEnv
 
 # ----------------------------------------------------------------------------------------------------------- chance
@@ -210,6 +210,52 @@ def test_shuffles_are_the_same_every_time_and_keep_equal_calls_equal() -> None:
         assert values != [call.value for call in recorded]
         assert sorted(values) == sorted(call.value for call in recorded)
         assert all(values[i] == values[i % 5] for i in range(20))
+
+
+def boxed(*rows: tuple[object, object]) -> tuple[Call, ...]:
+    """Recorded calls with one argument each, and what they returned."""
+    return tuple(
+        Call(i, (wire.encode(given),), {}, wire.encode(value)) for i, (given, value) in enumerate(rows)
+    )
+
+
+def test_a_box_of_arguments_and_constants_is_no_work() -> None:
+    for box in (lambda x: [x, 0], lambda x: {"value": x}, lambda x: (1, [x, x])):
+        assert handing.kept(boxed(*((x, box(x)) for x in range(5)))) is True
+    assert handing.kept(boxed(*((x, [x, x * x]) for x in range(5)))) == (True, False)
+    assert handing.kept(boxed(*((x, list(range(x))) for x in range(5)))) is False
+
+
+def test_shuffles_leave_with_a_call_what_it_hands_back() -> None:
+    recorded = boxed(*((x, [x, x * x]) for x in range(8)))
+    for order in shuffles(recorded):
+        values = [wire.decode(call.value) for call in order]
+        assert [first for first, _ in values] == list(range(8))
+        squares = [second for _, second in values]
+        assert squares != [x * x for x in range(8)] and sorted(squares) == [x * x for x in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answers", "count"),
+    [
+        ([(x, x * x) for x in range(4)], [x * x for x in range(4)], 4),
+        ([((x, 7), [0, x * x]) for x in range(4)], [x * x for x in range(4)], 4),  # boxes on both ways
+        ([(x, [0] * x + [x * x]) for x in range(4)], [x * x for x in range(4)], 4),  # the last place
+        ([(x, x * x) for x in range(4)], [0, 1, 4, 8], 3),
+        ([(x, [0, x * x]) for x in range(4)], [0, 1, 4, 8], 0),  # a place inside has to hold in all tests
+        (
+            [(x + 1, x * x) for x in range(4)],
+            [x * x for x in range(4)],
+            0,
+        ),  # it did not get what the other got
+        ([(x, x * x) for x in range(4)], [x * x + 1 for x in range(4)], 0),
+    ],
+)
+def test_an_answer_is_handed_on_that_lies_at_one_place_of_the_helpers_value(
+    asked: Sequence[tuple[object, object]], answers: Sequence[object], count: int
+) -> None:
+    entry_point = boxed(*enumerate(answers))
+    assert handing.handed_on(entry_point, boxed(*asked), range(4)) == count
 
 
 # ------------------------------------------------------------------------------------------------------- environments

@@ -100,6 +100,20 @@ values = st.recursive(
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(values)
+def test_a_value_is_taken_apart_into_the_bytes_of_what_is_in_it(value: Any) -> None:
+    data = wire.encode(value)
+    head, items = wire.split(data)
+    assert head + b"".join(items) == data
+    if type(value) in (list, tuple):
+        assert items == tuple(map(wire.encode, value))
+    elif type(value) is dict:
+        assert items == tuple(map(wire.encode, (*value, *value.values())))
+    else:
+        assert items == ()
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(values)
 def test_plain_data_arrives_with_its_exact_types_and_values(value: Any) -> None:
     assert form(sent(value)) == form(value)
 

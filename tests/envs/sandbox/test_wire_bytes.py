@@ -212,3 +212,14 @@ def test_any_bytes_are_a_value_of_one_form_or_a_wire_error(source: Callable[[ran
             assert wire.encode(value) == data
         opened(value)
     assert accepted > 0 or source is SOURCES["random bytes"]
+
+
+def test_any_bytes_can_be_taken_apart_and_are_whole_again() -> None:
+    rng = random.Random(0)
+    for _ in range(2000):
+        data = bytearray(b"t\x02" + SAMPLE + SAMPLE)
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(len(data))] = rng.choice([*TAGS, rng.randrange(256)])
+        cut = bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
+        head, items = wire.split(cut)
+        assert head + b"".join(items) == cut
