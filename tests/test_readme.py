@@ -58,6 +58,29 @@ def test_a_model_behind_a_server_is_evaluated_and_the_command_goes_on_with_it(
     assert len(mock_server.requests) == asked, "the same evaluation: nothing is left to play"
 
 
+def test_an_agent_that_answers_batches_plays_in_every_seat() -> None:
+    import pettingzoo
+
+    import textmarl.envs  # noqa: F401  (registers the environments)
+    from textmarl.agents import evaluate
+
+    (example,) = (code for code in examples("README.md") if "class Shouting" in code)
+    names: dict = {}
+    exec(example, names)
+    env = pettingzoo.make("parallel", "textmarl/Chorus-v0", n_agents=2)
+    agent = names["Shouting"]()
+    result = evaluate(env, dict.fromkeys(env.possible_agents, agent), tasks=2)
+    turn = result.episodes[0].turns[0]
+    assert all(said["response"] == said["observation"].upper() for said in turn.values())
+
+
+def test_the_metric_of_the_readme_gives_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("evaluate")
+    (example,) = (code for code in examples("README.md") if "evaluate.load" in code)
+    exec(example, {})
+    assert example.rstrip().endswith(f"# {capsys.readouterr().out.strip()}")
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/sandbox.md"])
 def test_sandbox_examples_judge_what_they_say(page: str) -> None:
     (example,) = (code for code in examples(page) if "Sandbox" in code)

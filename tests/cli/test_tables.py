@@ -49,7 +49,12 @@ def test_the_final_table_has_metrics_before_and_after_below_a_line_of_their_own(
     text = shown(change_table(evaluation(SCORES[0]), evaluation(SCORES[1])))
     table = rows(text)
     # v0_score: (1 + 2) / 2 before, (1.5 + 4) / 2 after; the tasks gain 0.5 and 2.
-    assert table["v0_score"] == ["1.500", "2.750", "+1.250", "-8.280 to +10.780"]  # t of 0.5 and 2.0: 1.25 ± 12.706 * 0.75
+    assert table["v0_score"] == [
+        "1.500",
+        "2.750",
+        "+1.250",
+        "-8.280 to +10.780",
+    ]  # t of 0.5 and 2.0: 1.25 ± 12.706 * 0.75
     assert table["score"][:3] == ["0.500", "0.750", "+0.250"]
     assert list(table)[-2:] == ["beside the score", "v0_score"]
     assert text.index("style") < text.index("├") < text.index("beside the score")

@@ -24,8 +24,8 @@ DESCRIPTION = (
 INPUTS = """
 Args:
     predictions: of each task a list of programs, each whole (with the prompt's imports, where it needs them).
-    references: of each task the columns `prompt`, `test` and `entry_point` of HumanEval. `test` defines `check(candidate)`,
-        or is a list of statements such as "assert add(1, 2) == 3", one a line; `prompt` may be empty.
+    references: of each task the columns `prompt`, `test` and `entry_point` of HumanEval. `test` is one text (no list):
+        it defines `check(candidate)`, or holds statements such as "assert add(1, 2) == 3", one a line; `prompt` may be empty.
     k: those of pass@k; one that is larger than the smallest number of programs of a task is left out.
     seconds: CPU time of one test.
 Returns:
