@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from textmarl.agents import Evaluation, Failure, evaluate
 from textmarl.agents.recording import EPISODES, count_episodes
+from textmarl.benchmarks.summary import summarise
 from textmarl.cli import environments, seats, tables
 from textmarl.cli.errors import DEBUGGING, CommandError, told_in_one_line
 from textmarl.cli.parsing import add_environment, add_models, command_parser, parse
 from textmarl.cli.user_code import import_user_code
 from textmarl.envs.transcript import printable
 
+SUMMARY = "summary.json"
 SHOWN_REASONS = 3
 
 
@@ -53,6 +56,12 @@ def run(words: Sequence[str]) -> int:
         help="write every episode to DIR/episodes.jsonl as it finishes. The same command again, perhaps with more "
         "--tasks or --samples, plays only what is missing there",
     )  # fmt: skip
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the means, intervals and pass@k as one JSON object instead of tables; with --output it is in "
+        f"DIR/{SUMMARY} in any case",
+    )
     args = parse(parser, words)
 
     env_id, kwargs = _environment(args)
@@ -66,7 +75,7 @@ def run(words: Sequence[str]) -> int:
         with told_in_one_line(f"--output {args.output}"):
             Path(args.output).mkdir(parents=True, exist_ok=True)
             played_before = count_episodes(args.output)
-    console = Console()
+    console = Console(stderr=args.json)
     played = {task.id for task in list(getattr(env, "tasks", ()))[: args.tasks]}
     for note in seats.training_overlap(assigned, env_id, env, played):
         _say(console, f"note: {note}")
@@ -95,7 +104,12 @@ def run(words: Sequence[str]) -> int:
         raise
     for seat, spec in assigned.items():
         _say(console, f"{seat}: {spec}")
-    if evaluation.episodes:
+    summary = json.dumps(summarise(evaluation), indent=2) + "\n"
+    if args.output is not None:
+        (Path(args.output) / SUMMARY).write_text(summary, encoding="ascii")
+    if args.json:
+        print(summary, end="")
+    elif evaluation.episodes:
         console.print(tables.evaluation_table(evaluation, kwargs.get("split")))
     if args.output is not None:
         _say(console, f"episodes: {Path(args.output) / EPISODES}")

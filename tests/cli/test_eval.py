@@ -187,6 +187,33 @@ def test_pass_at_k_and_metrics_of_an_environment_that_declares_success(
     assert rows["length"] == "1.000" and "solved" not in rows
 
 
+def test_the_figures_of_an_evaluation_can_be_read_by_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path("solved_and_summarised.py")
+    file.write_text(
+        SOLVED.replace("solved_env", file.stem).replace('iter("aababb" * 2)', 'iter("abba")'),
+        encoding="utf-8",
+    )
+    words = [
+        "--import",
+        str(file),
+        "--env",
+        "user/Solved-v0",
+        "--samples",
+        "2",
+        "--json",
+        "--output",
+        "out",
+    ]
+    assert main(["eval", *words, "--agent", f"python:{file}:alternate"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(Path("out/summary.json").read_text())
+    # Task a is answered by "a", "b": 1/2 solved; task b by "b", "a": 1/2.
+    assert (printed["tasks"], printed["episodes"], printed["failed"], printed["percent"]) == (2, 4, 0, 50.0)
+    assert printed["score"]["mean"] == printed["terms"]["score"]["mean"] == 0.5
+    assert printed["pass@k"]["pass@1"]["mean"] == 0.5 and list(printed["pass@k"]) == ["pass@1"]
+    assert printed["metrics"]["length"] == {"mean": 1.0, "low": None, "high": None, "note": "all equal"}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_an_interrupted_evaluation_says_how_to_go_on(mock_server: Any, vowels: list[str]) -> None:
     mock_server.default = lambda body: "silent" if body["messages"][0]["content"] == "Write u" else "ok"
