@@ -134,6 +134,13 @@ class Trainer:
                 "run directory"
             )
         self._describe_run()
+        if self.team.config.tuning == "lora" and "tiny" in np.atleast_1d(self.team.config.model):
+            advice = (
+                "the model tiny has random weights, and a LoRA adapter on them learns next to nothing: use tuning full, "
+                "with a learning rate of about 3e-3 (benchmarks/configs/games_tiny.yaml)"
+            )
+            logger.warning("%s", advice)
+            self.observer.message(f"note: {advice}")
         self._check_room()
         try:
             with self._interruptible():

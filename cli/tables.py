@@ -79,7 +79,7 @@ def change_table(before: Evaluation, after: Evaluation, held_out: bool = True) -
         after: of the trained team.
         held_out: whether the tasks are none of those trained on; the title says so.
     """
-    kind = "held-out" if held_out else "TRAINING"
+    kind = "held-out" if held_out else "training"
     table = _table(
         f"{after.env_name}: {_count(after, kind)}",
         "",
