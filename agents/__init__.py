@@ -1,7 +1,8 @@
 """Who acts: agents without a model, people, language-model teams, and playing episodes to score them.
 
 Importing this package does not import torch. The names of the language-model side (`Team`, `TeamConfig`,
-`Sampling`, `PRESETS`, `load_model`) are loaded when they are first used and need `pip install "textmarl[train]"`.
+`Sampling`, `PRESETS`, `load_model`) are loaded when they are first used and need the extra
+`train`: `pip install -e '.[train]' -c constraints.txt` in a checkout of textmarl.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def __getattr__(name: str) -> Any:
             raise
         raise ImportError(
             f"textmarl.agents.{name} needs {error.name}, which is not installed; "
-            'install the training extra: pip install "textmarl[train]"'
+            "in a checkout of textmarl: pip install -e '.[train]' -c constraints.txt"
         ) from error
     return getattr(module, name)
 

@@ -306,10 +306,10 @@ def _played(
 
 def _ask(plays: Sequence[_Play], seats: Mapping[str, Agent], forgiving: bool) -> None:
     """Puts the newest observations before the agents. Those who answer by the batch have answered afterwards."""
-    for name, agent in seats.items():
-        asked = [play for play in plays if name in acting(play.env)]
-        if isinstance(agent, AsyncAgent):
-            for play in asked:
+    for play in plays:  # one after the other: where answers are queued, the first episode is finished first
+        for name in acting(play.env):
+            agent = seats[name]
+            if isinstance(agent, AsyncAgent):
                 play.awaited[name] = _submitted(agent, play, name, forgiving)
     for name, agent in seats.items():
         asked = [play for play in plays if name in acting(play.env)]

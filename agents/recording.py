@@ -177,15 +177,16 @@ def _agree(folder: Path, settings: dict[str, Any]) -> None:
         raise ValueError(f"{file} cannot be read ({error}); choose another folder") from error
     before, now = dict(_flat(saved)), dict(_flat(settings))
     missing = "not set"
-    differences = [
-        f"{name} was {before.get(name, missing)!r} and is {now.get(name, missing)!r}"
+    differences = {
+        name: f"{name} was {before.get(name, missing)!r} and is {now.get(name, missing)!r}"
         for name in dict.fromkeys([*before, *now])
         if before.get(name, missing) != now.get(name, missing)
-    ]
+    }
     if differences:
-        more = f" ({len(differences)} differences)" if len(differences) > 3 else ""
+        told, others = list(differences.values())[:3], list(differences)[3:]
+        more = f"; and so are {', '.join(others)}" if others else ""
         raise ValueError(
-            f"{folder} holds an evaluation with other settings: {'; '.join(differences[:3])}{more}. Choose another "
+            f"{folder} holds an evaluation with other settings: {'; '.join(told)}{more}. Choose another "
             "folder, or give the settings it was begun with"
         )
 

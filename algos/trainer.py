@@ -30,6 +30,7 @@ from textmarl.algos.config import FREE_SETTINGS, TrainerConfig, validate_run
 from textmarl.algos.diagnostics import describe_groups, describe_scores, first_episode, peak_memory_gib
 from textmarl.algos.observer import Observer
 from textmarl.algos.records import RunDirectory
+from textmarl.algos.reproduction import describe_algorithm, describe_environments
 from textmarl.algos.rollout import Node, Rollout
 from textmarl.algos.update import Updater, kl_to_reference
 from textmarl.envs.vector import acting
@@ -133,6 +134,13 @@ class Trainer:
                 "run directory"
             )
         self._describe_run()
+        if self.team.config.tuning == "lora" and "tiny" in np.atleast_1d(self.team.config.model):
+            advice = (
+                "the model tiny has random weights, and a LoRA adapter on them learns next to nothing: use tuning full, "
+                "with a learning rate of about 3e-3 (benchmarks/configs/games_tiny.yaml)"
+            )
+            logger.warning("%s", advice)
+            self.observer.message(f"note: {advice}")
         self._check_room()
         try:
             with self._interruptible():
@@ -365,11 +373,11 @@ class Trainer:
         """Write config.yaml and environment.json."""
         resolved = self.resolved or {
             "run": str(self.run.folder),
-            "env": {"id": str(self.env.metadata.get("name", type(self.env).__name__))},
-            "algo": {"name": type(self.algorithm).__name__.lower(), **asdict(self.algorithm)},
+            **describe_environments(self.env, self.eval_env),
+            "algo": describe_algorithm(self.algorithm),
             "team": asdict(self.team.config),
             "sampling": asdict(self.sampling),
-            "trainer": asdict(self.config),
+            "trainer": asdict(self.config) | ({} if self.eval_env is not None else {"eval_tasks": 0}),
         }
         self.run.write("config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         packages = ("textmarl", "torch", "transformers", "peft", "pettingzoo", "gymnasium", "numpy")

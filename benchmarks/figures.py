@@ -1,6 +1,6 @@
 """The figures of a run: for the report page as SVG that follows the page's colours, and one picture of the main panels.
 
-Needs matplotlib (`pip install "textmarl[train]"`). Figures are drawn without pyplot, so nothing global is left behind.
+Needs matplotlib (`pip install matplotlib`). Figures are drawn without pyplot, so nothing global is left behind.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ try:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 except ModuleNotFoundError as error:
     raise ImportError(
-        'the report needs matplotlib; install it with: pip install "textmarl[train]"'
+        "the report needs matplotlib: pip install matplotlib (or -e '.[train]' in a checkout of textmarl)"
     ) from error
 
 # Told apart on white and on black, and by most colour-blind readers.

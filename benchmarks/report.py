@@ -5,7 +5,7 @@
 
 The page needs nothing but itself: styles and figures are inside, no script, no network. It can be written at any time, also
 while the run goes on. Changes are between the first and the last held-out evaluation; their 95 % t intervals are over
-the differences of the held-out tasks (`textmarl.benchmarks.statistics.paired_change`). Needs matplotlib: `pip install "textmarl[train]"`.
+the differences of the held-out tasks (`textmarl.benchmarks.statistics.paired_change`). Needs matplotlib: `pip install matplotlib`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _page(run: RunRecord, comparison: Comparison | None) -> str:
 def _title(run: RunRecord) -> str:
     """`textmarl/TLDR-v0 with MAGRPO`, from what is known."""
     evaluated = run.evaluations[0].evaluation.env_name if run.evaluations else "a run"
-    environment = one_line(str(run.setting("env", "id") or evaluated), 60)
+    environment = one_line(str(run.setting("env", "id") or run.setting("env", "name") or evaluated), 60)
     algorithm = run.setting("algo", "name")
     if not algorithm:
         return environment
@@ -359,11 +359,17 @@ def _cost(run: RunRecord) -> str:
 def _settings(run: RunRecord) -> str:
     parts = []
     if (run.folder / CONFIG).is_file():
-        command = f"textmarl train --config {CONFIG} --run runs/again"
+        # A run from Python may be of an environment or an algorithm that no other process can name.
+        again = run.setting("env", "id") and not str(run.setting("algo", "name")).startswith("__main__:")
+        if again:
+            command = f"textmarl train --config {CONFIG} --run runs/again"
+            parts.append(
+                "<h2>How to reproduce it</h2>"
+                f"<p>From this folder, with the versions below and as many threads:</p><pre>{command}</pre>"
+            )
         parts.append(
-            "<h2>How to reproduce it</h2>"
-            f"<p>From this folder, with the versions below and as many threads:</p><pre>{command}</pre>"
-            f"<details open><summary>{CONFIG}</summary><pre>{escape(_yaml(run.config))}</pre></details>"
+            f"{'' if again else '<h2>Settings</h2>'}<details open><summary>{CONFIG}</summary>"
+            f"<pre>{escape(_yaml(run.config))}</pre></details>"
         )
     if run.environment:
         rows = "".join(

@@ -26,6 +26,8 @@ def side_by_side(comparison: Comparison, colours: Mapping[str, str]) -> str:
         last = typical_episode(comparison.after.evaluation, task)
         sides = _side(first, comparison.before.step, colours) + _side(last, comparison.after.step, colours)
         title = f"{word}: {escape(one_line(task, 80))}, {number(gains[task], sign=True)} on average"
+        means = (comparison.before.evaluation.per_task()[task], comparison.after.evaluation.per_task()[task])
+        title += f" ({number(means[0])} to {number(means[1])}); these samples are the nearest to the means"
         cards.append(
             f'<div class="card"><h3>{title}</h3>{_given(first.turns)}<div class="pair">{sides}</div></div>'
         )

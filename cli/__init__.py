@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from textmarl.cli.errors import CommandError, close_matches
+from textmarl.cli.errors import DEBUGGING, CommandError, close_matches
 
 COMMANDS = {
     "train": "train a team of language models in an environment",
     "eval": "play and score agents: trained runs, models, servers, Python functions, random",
     "play": "take an agent's seat in the terminal",
     "envs": "list the environments, or show one's documentation page",
+    "check": "check that an environment of yours keeps the contract",
     "report": "rebuild the report of a run",
     "diagnose": "compare the credit that a run's algorithm gives with independent replays",
     "sandbox": "check what holds model-written code back on this machine",
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"textmarl {importlib.metadata.version('textmarl')}")
         return 0
     name = words[0]
+    before = DEBUGGING.set(debug)
     try:
         if name not in COMMANDS:
             raise CommandError(
@@ -48,14 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"textmarl {name}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         if debug:
             raise
-        print(f"\ntextmarl {name}: interrupted", file=sys.stderr)
+        print(f"\ntextmarl {name}: interrupted", *interruption.args, sep="\n", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe (head, less) has left: nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        DEBUGGING.reset(before)
 
 
 def usage() -> str:

@@ -15,7 +15,7 @@ from pettingzoo.env_registry.spec import EnvSpec
 import textmarl.envs  # noqa: F401  (registers the environments)
 from textmarl.cli.errors import CommandError, close_matches, told_in_one_line
 from textmarl.cli.user_code import load_object
-from textmarl.envs.protocols import wrap
+from textmarl.envs.protocols import Discussion, Pipeline, Single, wrap
 
 
 def text_environments() -> dict[str, EnvSpec]:
@@ -74,6 +74,8 @@ def keywords(spec: EnvSpec) -> dict[str, Any] | None:
         parameters = inspect.signature(constructor).parameters.values()
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         found |= {p.name: p.default for p in named if p.name not in found}
+        if "split" in found:  # such a class draws its tasks itself and hands them to its parent
+            found.pop("tasks", None)
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             return found
     return None
@@ -96,6 +98,27 @@ def describe_keywords(spec: EnvSpec) -> str:
     return f"{spec.id} takes {', '.join(shown)}."
 
 
+def describe_command_line(spec: EnvSpec) -> str:
+    """What an environment's page says about the commands: its arguments, protocols, and a call of each command."""
+    arguments = keywords(spec)
+    lines = ["### From the command line", "", f"    textmarl play --env {spec.id} --agent random"]
+    lines += [f"    textmarl {command} --env {spec.id}{more}" for command, more in _CALLS]
+    if arguments:
+        first = next(iter(arguments))
+        lines += ["", f"Arguments: `--env.kwargs.{first} ...`. {describe_keywords(spec)}"]
+    if arguments is None or "protocol" not in arguments:
+        lines += ["", PROTOCOLS]
+    return "\n".join(lines)
+
+
+_CALLS = (("eval", " --agent openai:URL#MODEL"), ("train", ""))
+PROTOCOLS = (
+    "Agents that read each other's texts before they answer, or one that writes all roles: `--env.kwargs.protocol pipeline`, "
+    '`discussion` or `single`; with arguments `--env.kwargs.protocol \'{"name": "discussion", "rounds": 2}\'`. This is '
+    'no argument of the environment: from Python it is `textmarl.envs.protocols.wrap(env, "pipeline")`.'
+)
+
+
 def make(env_id: str | None, kwargs: Mapping[str, Any], section: str = "env.kwargs") -> Any:
     """Makes an environment; a text value `python:file.py:name` is replaced by that object.
 
@@ -115,8 +138,8 @@ def make(env_id: str | None, kwargs: Mapping[str, Any], section: str = "env.kwar
     for name in arguments:
         if known is not None and name not in known and name != "max_cycles":
             raise CommandError(
-                f"{section}.{name}: {spec.id} has no such argument{close_matches(name, known)} "
-                f"It takes {', '.join([*known, 'protocol'])}"
+                f"{section}.{name}: {spec.id} has no such argument{_meant(name, known, section)} "
+                f"It takes {', '.join(known)}; and the commands take protocol"
             )
     values = {
         name: load_object(value.removeprefix("python:"))
@@ -127,3 +150,14 @@ def make(env_id: str | None, kwargs: Mapping[str, Any], section: str = "env.kwar
     with told_in_one_line(f"{spec.id} cannot be made ({section}: {dict(kwargs)})"):
         env = pettingzoo.make("parallel", spec.id, **values)
         return env if protocol is None else wrap(env, protocol)
+
+
+def _meant(name: str, known: Mapping[str, Any], section: str) -> str:
+    """The argument that was probably meant, as the end of a sentence."""
+    for kind in (Pipeline, Discussion, Single):
+        if name in list(inspect.signature(kind).parameters)[1:]:  # without the environment
+            return (
+                f"; {name} is of the protocol {kind.protocol}: --{section}.protocol "
+                f'\'{{"name": "{kind.protocol}", "{name}": ...}}\'.'
+            )
+    return close_matches(name, known)

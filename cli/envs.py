@@ -36,7 +36,8 @@ def run(words: Sequence[str]) -> int:
         show_overview(console)
         console.print("\ntextmarl envs ID shows an environment's page.", style="dim")
     else:
-        text = page(environments.find(args.id))
+        spec = environments.find(args.id)
+        text = f"{page(spec)}\n\n{environments.describe_command_line(spec)}"
         console.print(
             Markdown(text) if console.is_terminal else Text(text), soft_wrap=not console.is_terminal
         )

@@ -6,6 +6,10 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+
+DEBUGGING: ContextVar[bool] = ContextVar("DEBUGGING", default=False)
+"""Whether the command was called with --debug: errors are then raised where they happen."""
 
 _VERSION = re.compile(r"-v\d+$")
 

@@ -65,8 +65,8 @@ def add_environment(parser: ArgumentParser, keywords: str = "`textmarl envs ID` 
         type=dict[str, Any],
         default={},
         help="its keyword arguments, as JSON or singly: --env.kwargs.split train. A value python:file.py:name "
-        "stands for that Python object. --env.kwargs.protocol pipeline (or discussion, single) lets agents read "
-        f"each other's texts. {keywords}",
+        f"stands for that Python object. {keywords} The command itself adds --env.kwargs.protocol pipeline "
+        "(or discussion, single): agents then read each other's texts.",
     )
     return group
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from textmarl.agents import Agent, EndpointAgent, RandomAgent, ScriptedAgent, as_agent
+from textmarl.agents import (
+    Agent,
+    EndpointAgent,
+    MessagesAgent,
+    RandomAgent,
+    ScriptedAgent,
+    TextAgent,
+    as_agent,
+)
 from textmarl.agents.evaluation import shared_tasks
 from textmarl.cli import environments
 from textmarl.cli.errors import CommandError, close_matches, told_in_one_line
@@ -178,34 +185,16 @@ def _script(file: Path) -> str | list[str]:
     return replies
 
 
-def settings_of(assigned: Mapping[str, str], options: ModelOptions) -> dict[str, dict[str, Any]]:
-    """What an evaluation must have in common with the one it continues, by seat.
+def settings_of(assigned: Mapping[str, str], agents: Mapping[str, Agent]) -> dict[str, dict[str, Any]]:
+    """What `evaluate` cannot tell by itself: by which name the command found an object of the user's, by seat.
 
-    Args:
-        assigned: seat -> specification.
-        options: of the models. Where and how fast they run is left out.
+    All else it reads off the agents, so that an evaluation begun from Python can be continued by the command.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for seat, spec in assigned.items():
-        kind, _, name = spec.partition(":")
-        found[seat] = {"spec": spec}
-        if kind in ("run", "hf"):
-            team = {key: value for key, value in options.team.items() if key != "device"}
-            found[seat] |= {"sampling": dict(options.sampling), "team": team}
-        if kind == "run":
-            found[seat]["weights"] = _weights(Path(name))
-    return found
-
-
-def _weights(run: Path) -> str:
-    """Tells two states of a run apart: a digest of its adapters or models."""
-    digest = hashlib.sha256()
-    for folder in ("adapters", "models"):
-        for path in sorted((run / folder).rglob("*.safetensors")):
-            digest.update(str(path.relative_to(run)).encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+    return {
+        seat: {"spec": spec}
+        for seat, spec in assigned.items()
+        if spec.startswith("python:") and not isinstance(agents[seat], (TextAgent, MessagesAgent))
+    }
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,9 @@ from textmarl.agents import Evaluation
 from textmarl.benchmarks.comparison import in_all
 from textmarl.benchmarks.statistics import (
     Interval,
-    mean_over_tasks,
     paired_change,
-    pass_at_k_over_tasks,
 )
-
-PASS_AT = (1, 5, 10, 100)
-"""The k of pass@k that are shown, where there are as many samples of every task."""
+from textmarl.benchmarks.summary import intervals_of
 
 
 def evaluation_table(evaluation: Evaluation, split: str | None = None) -> Table:
@@ -33,36 +29,35 @@ def evaluation_table(evaluation: Evaluation, split: str | None = None) -> Table:
     table = _table(
         f"{evaluation.env_name}{of_split}: {_count(evaluation)}", "", "mean", "95 % interval", "% of maximum"
     )
-    intervals: list[Interval] = []
-    rows: list[str | None] = [None, *(evaluation.terms if len(evaluation.terms) > 1 else ())]
-    for term in rows:
-        intervals.append(interval := mean_over_tasks(evaluation.samples(term)))
-        percent = f"{evaluation.percent:.1f}" if term is None and evaluation.max_score else ""
-        table.add_row(_label(term), f"{interval.estimate:.3f}", _bounds(interval), percent)
-    beside: dict[str, Interval] = {}
-    for name in in_all([episode.metrics for episode in evaluation.episodes]):
-        if name != evaluation.success_metric:  # that is pass@1
-            beside[name] = mean_over_tasks(evaluation.samples(name))
-    counts = evaluation.successes()
-    fewest = min((samples for samples, _ in counts.values()), default=0)
-    for k in (k for k in PASS_AT if k <= fewest):
-        beside[f"pass@{k}"] = pass_at_k_over_tasks(counts, k)
+    named = intervals_of(evaluation)
+    score = named["score"]["score"]
+    percent = f"{evaluation.percent:.1f}" if evaluation.max_score else ""
+    table.add_row("score", _value(score.estimate), _bounds(score), percent)
+    for name, interval in (named["terms"] if len(named["terms"]) > 1 else {}).items():
+        table.add_row(f"  {name}", _value(interval.estimate), _bounds(interval), "")
+    beside = {**named["metrics"], **named["pass@k"]}
     _begin_beside(table, bool(beside))
     for name, interval in beside.items():
-        table.add_row(f"  {name}", f"{interval.estimate:.3f}", _bounds(interval), "")
-    intervals += beside.values()
+        table.add_row(f"  {name}", _value(interval.estimate), _bounds(interval), "")
+    intervals = [score, *named["terms"].values(), *beside.values()]
     table.caption = "\n".join(line for line in (_about(intervals), _answers(evaluation)) if line)
     return table
 
 
 def _answers(evaluation: Evaluation) -> str | None:
-    """How long the answers are and how they ended; None for agents without tokens."""
-    answers = [answer for e in evaluation.episodes for turn in e.turns for answer in turn.values()]
-    tokens = [answer["tokens"] for answer in answers]
-    if not any(tokens):
+    """How long the answers are and how they ended, without the agents that have no tokens; None where none has any."""
+    turns = [turn for episode in evaluation.episodes for turn in episode.turns]
+    with_tokens = {agent for turn in turns for agent, answer in turn.items() if answer["tokens"]}
+    answers = [answer for turn in turns for agent, answer in turn.items() if agent in with_tokens]
+    if not answers:
         return None
+    tokens = [answer["tokens"] for answer in answers]
     cut = sum(answer["finish"] == "length" for answer in answers) / len(answers)
-    lines = [f"mean response {sum(tokens) / len(tokens):.1f} tokens, {100 * cut:.0f} % cut at the limit"]
+    others = {agent for turn in turns for agent in turn} - with_tokens
+    whose = f" of {', '.join(sorted(with_tokens))}" if others else ""
+    lines = [
+        f"mean response{whose} {sum(tokens) / len(tokens):.1f} tokens, {100 * cut:.0f} % cut at the limit"
+    ]
     if any("prompt_tokens" in answer for answer in answers):
         prompts = sum(answer.get("prompt_tokens", 0) for answer in answers)
         estimated = sum("tokens_estimated" in answer for answer in answers)
@@ -84,7 +79,7 @@ def change_table(before: Evaluation, after: Evaluation, held_out: bool = True) -
         after: of the trained team.
         held_out: whether the tasks are none of those trained on; the title says so.
     """
-    kind = "held-out" if held_out else "TRAINING"
+    kind = "held-out" if held_out else "training"
     table = _table(
         f"{after.env_name}: {_count(after, kind)}",
         "",
@@ -99,7 +94,7 @@ def change_table(before: Evaluation, after: Evaluation, held_out: bool = True) -
             "score, % of maximum",
             f"{before.percent:.1f}",
             f"{after.percent:.1f}",
-            f"{change.estimate:+.1f}",
+            _value(change.estimate, 1, sign=True),
             _bounds(change, digits=1, sign=True),
         )
     intervals: list[Interval] = []
@@ -111,9 +106,9 @@ def change_table(before: Evaluation, after: Evaluation, held_out: bool = True) -
         intervals.append(change := paired_change(before.samples(term), after.samples(term)))
         table.add_row(
             _label(term),
-            f"{fmean(first.values()):.3f}",
-            f"{fmean(last.values()):.3f}",
-            f"{change.estimate:+.3f}",
+            _value(fmean(first.values())),
+            _value(fmean(last.values())),
+            _value(change.estimate, sign=True),
             _bounds(change, sign=True),
         )
     table.caption = _about(intervals) or "intervals of the change: t, over the differences of tasks"
@@ -156,5 +151,9 @@ def _count(evaluation: Evaluation, kind: str = "") -> str:
 def _bounds(interval: Interval, digits: int = 3, sign: bool = False) -> str:
     if math.isnan(interval.low):
         return interval.note
-    plus = "+" if sign else ""
-    return f"{interval.low:{plus}.{digits}f} to {interval.high:{plus}.{digits}f}"
+    return f"{_value(interval.low, digits, sign)} to {_value(interval.high, digits, sign)}"
+
+
+def _value(number: float, digits: int = 3, sign: bool = False) -> str:
+    text = f"{number:{'+' if sign else ''}.{digits}f}"
+    return text if float(text) else text.lstrip("+-")  # no -0.000

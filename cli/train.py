@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from textmarl.cli import environments
 from textmarl.cli.errors import CommandError, told_in_one_line
 
 if TYPE_CHECKING:
@@ -24,11 +25,17 @@ def run(words: Sequence[str]) -> int:
     console.print(as_yaml(settings.resolved, console.width), markup=False, highlight=False, soft_wrap=True)
     console.print()
     if not settings.held_out:
-        _say(
-            console,
-            "note: evaluation tasks are also training tasks; set env.eval_kwargs to evaluate on held-out ones",
-        )
+        _say(console, f"note: evaluation tasks are also training tasks{_remedy(settings)}")
     return _train(settings, console)
+
+
+def _remedy(settings: Settings) -> str:
+    """What would give held-out tasks, as the end of a sentence."""
+    if len(getattr(settings.env, "tasks", ())) == 1:
+        known = environments.keywords(environments.find(settings.resolved["env"]["id"])) or {}
+        varied = "; --env.kwargs.words varied has others in each split" if "words" in known else ""
+        return f": this environment has one task, for training and for evaluation{varied}"
+    return "; set env.eval_kwargs to evaluate on held-out ones"
 
 
 def _train(settings: Settings, console: Console) -> int:
@@ -78,7 +85,7 @@ def _train(settings: Settings, console: Console) -> int:
 
 def _evaluated(settings: Settings) -> str:
     """What an evaluation is made on: `32 held-out tasks`."""
-    kind = "held-out" if settings.held_out else "TRAINING"
+    kind = "held-out" if settings.held_out else "training"
     tasks = getattr(settings.eval_env, "tasks", None)
     if tasks is None:  # an environment without tasks plays as many episodes
         return f"{kind} episodes"

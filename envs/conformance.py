@@ -23,6 +23,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pettingzoo
+from pettingzoo import ParallelEnv
+
 from textmarl.envs.core import TextEnv
 
 JUNK = (
@@ -42,12 +45,12 @@ _COPIED_TURNS = 4  # an episode is copied after each of its first turns (its las
 
 
 def check_env(
-    make_env: Callable[[], TextEnv], *, seed: int = 0, episodes: int = 3, other_process: bool = True
+    make_env: Callable[[], TextEnv] | str, *, seed: int = 0, episodes: int = 3, other_process: bool = True
 ) -> None:
     """Plays short episodes of random and junk texts and checks the contract. Takes a few seconds at most.
 
     Args:
-        make_env: creates a fresh environment; called several times. It must allow more than one task or seed.
+        make_env: a class, function or registered id that creates a fresh environment; called several times. It must allow more than one task or seed.
         seed: of the tasks and the random texts.
         episodes: how many random episodes are compared.
         other_process: whether these are also played in a fresh interpreter, in which texts have other hashes. Where
@@ -57,6 +60,7 @@ def check_env(
     Raises:
         AssertionError: naming what was wrong, what was expected and where to look.
     """
+    make_env = _creator(make_env)
     check_junk(make_env(), seed)
     check_spaces_and_infos(make_env(), seed)
     check_seeding(make_env(), make_env(), seed, episodes)
@@ -316,7 +320,39 @@ def _play_on(env: TextEnv) -> list[Any]:
 
 
 def _equal(left: Any, right: Any, what: str) -> None:
-    assert left == right, f"{what} should be the same, but is not:\n  {str(left)[:500]}\n  {str(right)[:500]}"
+    if left != right:
+        place, one, other = _first_difference(left, right)
+        raise AssertionError(
+            f"{what} should be the same, but is not{f' at {place}' if place else ''}:\n  {one!r:.500}\n  {other!r:.500}"
+        )
+
+
+def _first_difference(left: Any, right: Any, place: str = "") -> tuple[str, Any, Any]:
+    """Where two values differ first, and the two parts there; they do differ."""
+    if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
+        key = next(key for key in left if left[key] != right[key])
+        return _first_difference(left[key], right[key], f"{place}[{key!r}]")
+    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)) and len(left) == len(right):
+        index = next(i for i, (one, other) in enumerate(zip(left, right, strict=True)) if one != other)
+        return _first_difference(left[index], right[index], f"{place}[{index}]")
+    if isinstance(left, str) and isinstance(right, str):
+        pairs = enumerate(zip(left, right, strict=False))
+        index = next((i for i, (one, other) in pairs if one != other), min(len(left), len(right)))
+        return f"{place} character {index}".lstrip(), left[index:], right[index:]
+    return place, left, right
+
+
+def _creator(make_env: Any) -> Callable[[], TextEnv]:
+    """What creates a fresh environment, of that or of a registered id."""
+    if isinstance(make_env, str):
+        return partial(pettingzoo.make, "parallel", make_env)
+    if isinstance(make_env, ParallelEnv) or not callable(make_env):
+        kind = type(make_env).__name__
+        raise TypeError(
+            f"check_env needs several fresh environments: give it a class or a function that creates one (such as "
+            f"check_env({kind if isinstance(make_env, ParallelEnv) else 'MyEnv'})) or a registered id, not an instance of {kind}."
+        )
+    return make_env  # type: ignore[no-any-return]
 
 
 def _expect(error: type[Exception], call: Callable[[], Any], what: str) -> None:

@@ -5,7 +5,7 @@ A task set comes from one of these sources (`load_tasks`):
 | source      | meaning                                                                                 |
 |-------------|-----------------------------------------------------------------------------------------|
 | `"bundled"` | the tasks that ship with textmarl; offline, at once                                     |
-| `"hub"`     | the published data set, through `datasets` (`pip install textmarl[data]` and a network) |
+| `"hub"`     | the published data set, through `datasets` (`pip install datasets` and a network) |
 | a path      | JSONL, one JSON array, or a folder of `<split>.jsonl`; rows in the Hub's schema         |
 
 Every source takes `split="train"` and slices such as `"train[:1000]"`, `"test[16:]"` or `"test[33:163]"`.
@@ -387,7 +387,9 @@ def _hub_rows(hub: str, config: str | None, split: str, part: slice, otherwise: 
     try:
         import datasets
     except ImportError as error:
-        raise ImportError('source="hub" needs the package `datasets`: pip install textmarl[data]') from error
+        raise ImportError(
+            'source="hub" needs the package `datasets`: pip install datasets (or -e ".[data]" in a checkout of textmarl).'
+        ) from error
     try:
         with _offline_where_the_hub_is_away():
             table = datasets.load_dataset(hub, config, split=split)

@@ -1,6 +1,7 @@
-"""An algorithm of your own: MAGRPO that learns from the better part of each group only.
+r"""An algorithm of your own: MAGRPO that learns from the better part of each group only.
 
-textmarl train --algo examples/own_algorithm.py:BetterPart --algo.keep 0.25 --run runs/better-part
+textmarl train --config benchmarks/configs/tldr_magrpo.yaml --algo examples/own_algorithm.py:BetterPart --algo.keep 0.25 \
+    --run runs/better-part
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -54,10 +55,34 @@ def test_a_model_behind_a_server_is_evaluated_and_the_command_goes_on_with_it(
     assert re.fullmatch(r"\d+\.\d % of the maximum, 0 episodes failed\n", capsys.readouterr().out)
     episodes = (tmp_path / "results" / "my-model" / "episodes.jsonl").read_text().splitlines()
     assert len(episodes) == 4 * 32  # samples of the held-out posts
-    words = shlex.split(command_with("openai:").replace("http://localhost:8000/v1", mock_server.url))
-    words[words.index("--output") + 1] = "results/shell"
-    assert main([*words[1:], "--tasks", "2"]) == 0
-    assert "2 tasks, 4 samples of each" in capsys.readouterr().out
+    asked = len(mock_server.requests)
+    command = command_with("openai:").replace("http://localhost:8000/v1", mock_server.url)
+    assert main(shlex.split(command.replace("\\\n", " "))[1:]) == 0
+    assert "32 tasks, 4 samples of each" in capsys.readouterr().out
+    assert len(mock_server.requests) == asked, "the same evaluation: nothing is left to play"
+
+
+def test_an_agent_that_answers_batches_plays_in_every_seat() -> None:
+    import pettingzoo
+
+    import textmarl.envs  # noqa: F401  (registers the environments)
+    from textmarl.agents import evaluate
+
+    (example,) = (code for code in examples("README.md") if "class Shouting" in code)
+    names: dict = {}
+    exec(example, names)
+    env = pettingzoo.make("parallel", "textmarl/Chorus-v0", n_agents=2)
+    agent = names["Shouting"]()
+    result = evaluate(env, dict.fromkeys(env.possible_agents, agent), tasks=2)
+    turn = result.episodes[0].turns[0]
+    assert all(said["response"] == said["observation"].upper() for said in turn.values())
+
+
+def test_the_metric_of_the_readme_gives_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("evaluate")
+    (example,) = (code for code in examples("README.md") if "evaluate.load" in code)
+    exec(example, {})
+    assert example.rstrip().endswith(f"# {capsys.readouterr().out.strip()}")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/sandbox.md"])
@@ -121,6 +146,24 @@ def test_own_environment_of_the_readme_is_trained(tmp_path: Path, monkeypatch: p
     assert metrics["grad_norm/first"] > 0 and metrics["grad_norm/second"] > 0
 
 
+SMALL = ("--team.model", "tiny", "--sampling.max_new_tokens", "16", "--env.kwargs.split", "train[:2]")
+
+
+def test_the_algorithm_among_the_examples_is_trained_by_its_own_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    docstring = ast.get_docstring(
+        ast.parse((ROOT / "examples" / "own_algorithm.py").read_text()), clean=False
+    )
+    assert docstring is not None
+    command = docstring[docstring.index("textmarl train") :]
+    for folder in ("examples", "benchmarks"):  # it is called at the root
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.chdir(tmp_path)
+    assert len(train_in(tmp_path, command, *SMALL, *SHORT)) == 1
+
+
 def test_own_algorithm_of_the_readme_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     (example,) = (code for code in examples("README.md") if "class Wins" in code)
@@ -128,7 +171,6 @@ def test_own_algorithm_of_the_readme_is_trained(tmp_path: Path, monkeypatch: pyt
     command = command_with("wins.py").replace("benchmarks/configs", str(ROOT / "benchmarks" / "configs"))
     monkeypatch.chdir(tmp_path)
     Path("wins.py").write_text(example, encoding="utf-8")
-    small = ("--team.model", "tiny", "--sampling.max_new_tokens", "16", "--env.kwargs.split", "train[:2]")
-    metrics = train_in(tmp_path, command, *small, *SHORT)
+    metrics = train_in(tmp_path, command, *SMALL, *SHORT)
     assert len(metrics) == 1
     assert "wins.py:Wins" in (tmp_path / "runs" / "wins" / "config.yaml").read_text()

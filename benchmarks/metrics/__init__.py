@@ -13,7 +13,7 @@
 | `cooperation`     | whether a main function works with a helper, by a step of a coding environment                 |
 | `rouge`           | ROUGE-1, ROUGE-2 and ROUGE-L against reference texts                                           |
 
-They need `pip install "textmarl[train]"` (for `evaluate`). Texts pass through Arrow, which holds no lone surrogates.
+They need `evaluate` (`pip install evaluate`, or the extra `eval` of a checkout) and no torch. Texts pass through Arrow, which holds no lone surrogates.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ two agents write at the same time without seeing each other's code.
 | Individual rewards | yes                                                                  |
 | Source             | MAGRPO (arXiv 2508.04652), data `OpenMLRL/CoopHumanEval`             |
 
-The data comes from the Hub (`pip install textmarl[data]` and a network) or from a local copy of it. Programs run in
+The data comes from the Hub (`pip install datasets` and a network) or from a local copy of it. Programs run in
 `textmarl.envs.sandbox`.
 
 ### Arguments

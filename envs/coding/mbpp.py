@@ -14,7 +14,7 @@ writes a function `aux`, the main agent the function asked for, which may call `
 | Individual rewards | yes                                                                                      |
 | Source             | MAGRPO (arXiv 2508.04652), data: Austin et al. 2021 (arXiv 2108.07732), sanitized, 427   |
 
-The data comes from the Hub (`google-research-datasets/mbpp`, `pip install textmarl[data]` and a network) or from a local
+The data comes from the Hub (`google-research-datasets/mbpp`, `pip install datasets` and a network) or from a local
 copy: `sanitized-mbpp.json` of the authors serves as it is. Programs run in `textmarl.envs.sandbox`.
 
 ### Arguments

@@ -78,6 +78,9 @@ in which nobody can do better alone: the gradient there is zero but for noise.
 Measured with the defaults: the untrained `tiny` model (temperature 1, 8 tokens, three seeds, standard error)
 scores -0.68 ± 0.01: 29 % of its texts say a word.
 
+Trained with MAGRPO, full weights, 150 steps (`textmarl train --config benchmarks/configs/games_tiny.yaml --env
+textmarl/Chorus-v0 --seed S`, one thread), the seeds 0, 1 and 2 reach 1 (1, 1, 1) of 1: the players agree on a word.
+
 ### Example
 
     >>> import pettingzoo

@@ -97,6 +97,10 @@ Per turn; `optimal_return` and `uniform_return` multiply them by `max_turns`.
 Measured with the defaults: the untrained `tiny` model (temperature 1, 8 tokens, three seeds, standard error)
 scores -29.6 ± 0.2: 24 % of its texts play an action.
 
+Trained with MAGRPO, full weights, 150 steps (`textmarl train --config benchmarks/configs/games_tiny.yaml --env
+textmarl/Climbing-v0 --seed S`, one thread), the seeds 0, 1 and 2 reach median 6 (5, 6, 7) of 11: it ends on the
+ladder, below the summit. Uniform play scores -31/9.
+
 ### Example
 
     >>> import pettingzoo

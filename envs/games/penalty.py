@@ -95,6 +95,10 @@ Per turn; `optimal_return` and `uniform_return` multiply them by `max_turns`.
 Measured with the defaults: the untrained `tiny` model (temperature 1, 8 tokens, three seeds, standard error)
 scores -96.9 ± 0.7: 24 % of its texts play an action.
 
+Trained with MAGRPO, full weights, 150 steps (`textmarl train --config benchmarks/configs/games_tiny.yaml --env
+textmarl/Penalty-v0 --seed S`, one thread), the seeds 0, 1 and 2 reach median 10 (2, 10, 10) of 10: with the
+seed 2 it ends on the safe action.
+
 ### Example
 
     >>> import pettingzoo

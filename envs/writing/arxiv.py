@@ -28,7 +28,7 @@ pettingzoo.make("parallel", "textmarl/ArXiv-v0", split="train", source="bundled"
 `train[:1000]` and evaluates on `val[:1000]` of the published data; `"test[:1000]"` means the same.
 
 `source`: `"bundled"` (abstracts of papers that do not exist, written for this project; offline), `"hub"`
-(`OpenMLRL/arXiv_abstract`, needs `pip install textmarl[data]` and a network), or the path of a JSONL file, a
+(`OpenMLRL/arXiv_abstract`, needs `pip install datasets` and a network), or the path of a JSONL file, a
 JSON array or a folder of `<split>.jsonl`. Rows have the column `abstract_text` (a text, or a list of sentences)
 and may have `token_count`; further columns, such as the data set's `article_id`, are kept in `task.data`.
 Abstracts of fewer than 100 or more than 300 tokens are left out, after the slice is taken. The number is

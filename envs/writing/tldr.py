@@ -28,7 +28,7 @@ pettingzoo.make("parallel", "textmarl/TLDR-v0", split="train", source="bundled",
 `train[:1000]` and evaluates on `test[:1000]` of the published data.
 
 `source`: `"bundled"` (posts written for this project; offline), `"hub"` (`trl-lib/tldr`, needs
-`pip install textmarl[data]` and a network), or the path of a JSONL file, a JSON array or a folder of
+`pip install datasets` and a network), or the path of a JSONL file, a JSON array or a folder of
 `<split>.jsonl` whose rows have the column `prompt` (the post with its subreddit and title; further columns
 are ignored).
 

@@ -417,3 +417,20 @@ def test_what_is_no_response_can_cost_its_episode_alone() -> None:
 def test_on_error_has_two_values() -> None:
     with pytest.raises(ValueError, match='on_error=\'skip\': expected "raise" or "fail"'):
         evaluate(Count(), {"left": raises_on_b, "right": raises_on_b}, on_error="skip")  # type: ignore[arg-type]
+
+
+def test_queued_answers_are_asked_for_episode_by_episode() -> None:
+    asked: list[str] = []
+
+    class Queued:
+        def act(self, conversations: Any) -> list[Response]:
+            raise AssertionError("asked one by one")
+
+        def submit(self, conversation: Conversation, seed: int) -> Future[Response]:
+            asked.append(conversation[-1]["content"])
+            answer: Future[Response] = Future()
+            answer.set_result(Response("text"))
+            return answer
+
+    evaluate(Count(), {"left": Queued(), "right": Queued()}, tasks=2)
+    assert asked == ["left a 0", "right a 0", "left b 0", "right b 0"]

@@ -47,8 +47,8 @@ def shout(text):
 def last(messages: list):
     return messages[-1]["content"] * 5
 
-def broken(text):
-    return {}[text]
+def only_a(text):
+    return {"Write a": "a"}[text]
 '''
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,24 @@ def test_a_protocol_that_there_is_not_is_told_in_one_line(
     assert main([*CHORUS, "--env.kwargs", f'{{"protocol": {value}}}']) == 2
     message = capsys.readouterr().err
     assert complaint in message and message.count("\n") == 1
+
+
+def test_an_argument_of_a_protocol_is_told_where_it_belongs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*CHORUS, "--env.kwargs.rounds", "2"]) == 2
+    message = capsys.readouterr().err
+    given = """--env.kwargs.protocol '{"name": "discussion", "rounds": ...}'"""
+    assert f"no such argument; rounds is of the protocol discussion: {given}." in message
+    words = shlex.split(given.replace("...", "2"))
+    assert main([*CHORUS, *words, "--output", "out"]) == 0
+    (episode,) = map(json.loads, Path("out/episodes.jsonl").read_text().splitlines())
+    assert len(episode["turns"]) == 2 + 1
+
+
+def test_an_environments_page_names_what_the_commands_take(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["envs", "textmarl/Chorus-v0"]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    assert "takes split='train', n_agents=" in page and "tasks=None" not in page
+    assert "--env.kwargs.protocol pipeline" in page and "wrap(env, " in page
 
 
 def test_an_environment_keeps_an_argument_of_that_name_to_itself(tmp_path: Path) -> None:

@@ -98,3 +98,17 @@ def test_a_narrow_bar_leaves_out_what_does_not_fit(tmp_path: Path) -> None:
         with TrainingDisplay(console, tmp_path / "log.txt") as display:
             display.step(1, 2, step)
         assert ("v0_score" in console.file.getvalue()) is fits  # type: ignore[attr-defined]
+
+
+def test_the_length_of_answers_is_that_of_agents_with_tokens() -> None:
+    turn = {
+        "model": {"observation": "", "response": "a", "tokens": 6, "finish": "length"},
+        "other": {"observation": "", "response": "", "tokens": 2, "finish": "stop"},
+        "random": {"observation": "", "response": "b c d", "tokens": 0, "finish": "stop"},
+    }
+    played = evaluation(SCORES[0])
+    played.episodes[0].turns = [turn]
+    text = " ".join(shown(evaluation_table(played)).split())
+    assert "mean response of model, other 4.0 tokens, 50 % cut at the limit" in text  # (6 + 2) / 2, 1 of 2
+    del turn["random"]
+    assert "mean response 4.0 tokens" in " ".join(shown(evaluation_table(played)).split())

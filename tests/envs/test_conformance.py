@@ -157,3 +157,28 @@ def test_pettingzoos_tests_pass_on_an_environment_that_keeps_the_contract() -> N
     parallel_seed_test(Copycat, num_cycles=20)
     api_test(parallel_to_aec(Copycat()), num_cycles=20)
     seed_test(lambda: parallel_to_aec(Copycat()), num_cycles=20)
+
+
+def test_an_id_is_checked_like_its_class_and_an_instance_is_refused() -> None:
+    check_env("textmarl/Penalty-v0")
+    with pytest.raises(
+        TypeError, match=r"such as check_env\(TLDR\).* or a registered id, not an instance of TLDR"
+    ):
+        check_env(TLDR())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not an instance of int"):
+        check_env(3)  # type: ignore[arg-type]
+
+
+def test_a_comparison_that_fails_shows_the_first_difference_alone() -> None:
+    from textmarl.envs.conformance import _equal
+
+    left = ({"one": "x" * 1000 + "left"}, {"one": {"turn": 1, "score": 0.5}})
+    with pytest.raises(
+        AssertionError,
+        match=r"^step 1 should be the same, but is not at \[1\]\['one'\]\['score'\]:\n  0.5\n  0.25$",
+    ):
+        _equal(left, (left[0], {"one": {"turn": 1, "score": 0.25}}), "step 1")
+    with pytest.raises(AssertionError, match=r"at \[0\]\['one'\] character 1000:\n  'left'\n  'right'$"):
+        _equal(left, ({"one": "x" * 1000 + "right"}, left[1]), "step 1")
+    with pytest.raises(AssertionError, match=r"is not:\n  1\n  2$"):
+        _equal(1, 2, "a number")

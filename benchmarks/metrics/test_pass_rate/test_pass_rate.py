@@ -26,8 +26,8 @@ INPUTS = """
 Args:
     predictions: of each task a list of programs, each whole (with the prompt's imports, where it needs them) and nothing but
         code: one in a Markdown fence is no program and passes nothing, of which a warning tells.
-    references: of each task the columns `prompt`, `test` and `entry_point` of HumanEval. `test` defines `check(candidate)`,
-        or is a list of statements such as "assert add(1, 2) == 3", one a line; `prompt` may be empty.
+    references: of each task the columns `prompt`, `test` and `entry_point` of HumanEval. `test` is one text (no list):
+        it defines `check(candidate)`, or holds statements such as "assert add(1, 2) == 3", one a line; `prompt` may be empty.
     k: those of pass@k, at least 1 each, or one number; one that is larger than the smallest number of programs of a task is left out.
     seconds: CPU time of one test.
 Returns:

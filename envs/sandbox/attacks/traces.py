@@ -22,7 +22,9 @@ class Caller:
     memory: int
     """Resident bytes."""
     settings: dict[str, Any]
-    """Signal handlers, limits, folder, environment, timers, threads: all that a run has no reason to change."""
+    """Signal handlers, limits, folder, environment, timers: all that a run has no reason to change."""
+    threads: frozenset[threading.Thread]
+    """The threads that were there. One of them may end meanwhile (the caller's own); none may be added."""
     family: frozenset[int]
     """The processes under this one."""
     everybody: frozenset[int]
@@ -36,6 +38,7 @@ class Caller:
             descriptors=_descriptors(),
             memory=_resident(),
             settings=_settings(),
+            threads=frozenset(threading.enumerate()),
             family=frozenset(_below(os.getpid(), processes)),
             everybody=frozenset(processes),
         )
@@ -61,6 +64,9 @@ class Caller:
             for name, value in self.settings.items()
             if settings[name] != value
         ]
+        threads = [thread.name for thread in threading.enumerate() if thread not in self.threads]
+        if threads:
+            found.append(f"the caller has new threads: {', '.join(threads):.200}")
         return found
 
     def family_now(self) -> tuple[frozenset[int], list[str]]:
@@ -108,7 +114,6 @@ def _settings() -> dict[str, Any]:
         "environment": dict(os.environ),
         "timers": [signal.getitimer(timer)[1] for timer in timers],
         "priority": os.getpriority(os.PRIO_PROCESS, 0),
-        "threads": threading.active_count(),
     }
 
 

