@@ -76,16 +76,16 @@ def answer(
         rows = [row for agent in agents for row in asked[agent]]
         numbers = torch.cat([uniform[agent] for agent in agents])
         first = policies[agents[0]]
+        bank: AdapterBank | None = None
         with contextlib.ExitStack() as stack:
             if len(agents) > 1:
                 bank = stack.enter_context(AdapterBank(first.model, agents))
             else:
-                bank = None
                 stack.enter_context(first.adapted())
             for start, unique, repeats in runs_of_equal(rows, batch_size):
                 prompts = [list(each.prompt) for each in unique]
-                own = numbers[start : start + len(unique) * repeats]
-                rest = (repeats, first.stop_ids, sampling, own, on_tokens)
+                drawn = numbers[start : start + len(unique) * repeats]
+                rest = (repeats, first.stop_ids, sampling, drawn, on_tokens)
                 if first.shares_prompts:
                     owners = None if bank is None else [agents.index(each.agent) for each in unique]
                     sequences = generate_shared(first.model, prompts, *rest, bank, owners)
