@@ -2,8 +2,8 @@
 
 A LoRA layer computes W x + s B (A x). With N policies in one batch, their factors lie side by side, A = [A_1; ...; A_N]
 and B = [s_1 B_1, ..., s_N B_N], and a row's entries of A x that belong to other policies are set to 0: one product
-with W for all rows, and two thin ones. Sampling and scoring use the same three products in the same precision, and
-layers that read the same input (query, key and value; gate and up) share the product by A.
+with W for all rows, and two thin ones. Sampling and scoring use the same three products in the same precision; in
+sampling, layers that read the same input (query, key and value; gate and up) are computed as one.
 
 With gradients there is one policy at a time. Of the input x, A x and the incoming gradient g only
 
@@ -135,37 +135,55 @@ SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 class _SharedInput:
-    """Layers that read the same input, M of them: their factors side by side."""
+    """Layers that read the same input, M of them, computed as one without gradients: weights and factors side by side.
+
+    With x (tokens, in), W = [W_1; ...; W_M], A = [A_1; ...; A_M] and B block by block,
+    [y_1, ..., y_M] = x W^T + ((x A^T) * mask) B.
+    """
 
     def __init__(self, bank: AdapterBank, layers: list[LoraLinear]):
         self.bank, self.layers = bank, layers
-        self.down: Tensor | None = None  # (M * sum of ranks, in)
-        self.up: list[Tensor] = []  # M of (sum of ranks, out)
+        self.sizes = [layer.base_layer.out_features for layer in layers]
+        self.weight: Tensor | None = None  # (sum of out, in)
+        self.bias: Tensor | None = None
+        self.down: Tensor = torch.empty(0)  # (M * sum of ranks, in)
+        self.up: Tensor = torch.empty(0)  # (M * sum of ranks, sum of out)
         self.seen: Tensor | None = None
-        self.products: Tensor = torch.empty(0)
+        self.outputs: tuple[Tensor, ...] = ()
 
-    def read_factors(self, like: Tensor) -> Tensor:
-        names = self.bank.names
-        down = torch.cat([layer.lora_A[n].weight for layer in self.layers for n in names]).to(like.dtype)
-        self.up = [
-            torch.cat([layer.lora_B[n].weight * layer.scaling[n] for n in names], dim=1).to(like.dtype).T
-            for layer in self.layers
-        ]
-        self.down = down
-        return down
+    def _read(self, like: Tensor) -> Tensor:
+        """Lay out weights and factors, in the precision of ``like``; return the weights."""
+        bases, names = [layer.base_layer for layer in self.layers], self.bank.names
+        alone = len(bases) == 1
+        self.weight = bases[0].weight if alone else torch.cat([base.weight for base in bases])
+        if any(base.bias is not None for base in bases):
+            empty = [like.new_zeros(size) for size in self.sizes]
+            self.bias = torch.cat(
+                [none if base.bias is None else base.bias for base, none in zip(bases, empty, strict=True)]
+            )
+        self.down = torch.cat([layer.lora_A[n].weight for layer in self.layers for n in names]).to(like.dtype)
+        self.up = torch.block_diag(
+            *(
+                torch.cat([layer.lora_B[n].weight * layer.scaling[n] for n in names], dim=1).T
+                for layer in self.layers
+            )
+        ).to(like.dtype)
+        return self.weight
 
-    def product(self, x: Tensor, place: int) -> Tensor:
-        """Return A x of the layer at ``place`` for the input x (tokens, in), shape (tokens, sum of ranks)."""
+    def output(self, x: Tensor, place: int) -> Tensor:
+        """Return what the layer at ``place`` gives for the input x (..., in)."""
         if self.seen is not x:
-            down = self.read_factors(x) if self.down is None else self.down
-            products = functional.linear(x, down).unflatten(-1, (len(self.layers), -1))
+            weight = self._read(x) if self.weight is None else self.weight
+            y = functional.linear(x, weight, self.bias)
+            product = functional.linear(x, self.down)
             if self.bank.mask is not None:
-                products.mul_(self.bank.mask.unsqueeze(-2))
-            self.seen, self.products = x, products
-        own = self.products[..., place, :]
+                product.unflatten(-1, (len(self.layers), -1)).mul_(self.bank.mask.unsqueeze(-2))
+            y.view(-1, y.shape[-1]).addmm_(product.flatten(0, -2), self.up)
+            self.seen, self.outputs = x, y.split(self.sizes, dim=-1)
+        own = self.outputs[place]
         if place == len(self.layers) - 1:
-            self.seen, self.products = None, torch.empty(0)
-        return own.flatten(0, -2)
+            self.seen, self.outputs = None, ()
+        return own
 
 
 def _forward(shared: _SharedInput, place: int) -> Any:
@@ -175,16 +193,12 @@ def _forward(shared: _SharedInput, place: int) -> Any:
         base = layer.base_layer
         if layer.disable_adapters:  # the reference policy
             return base(x)
-        if torch.is_grad_enabled():
-            if len(shared.bank.names) > 1:
-                raise RuntimeError(
-                    "adapters of several policies at once have no gradients; use a bank of one"
-                )
-            a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-            return AdaptedLinear.apply(x, a, b, base.weight, base.bias, layer.scaling[name])
-        y = functional.linear(x, base.weight, base.bias)
-        y.view(-1, y.shape[-1]).addmm_(shared.product(x, place), shared.up[place])
-        return y
+        if not torch.is_grad_enabled():
+            return shared.output(x, place)
+        if len(shared.bank.names) > 1:
+            raise RuntimeError("adapters of several policies at once have no gradients; use a bank of one")
+        a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+        return AdaptedLinear.apply(x, a, b, base.weight, base.bias, layer.scaling[name])
 
     return forward
 

@@ -102,8 +102,8 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
     return tokens, drawn.log()
 
 
-def log_distribution(logits: Tensor, targets: Tensor, sampling: Sampling) -> Tensor:
-    """Return the log-probabilities of all tokens under the sampling distribution, -inf for those cut off.
+def scaled_logits(logits: Tensor, targets: Tensor, sampling: Sampling) -> Tensor:
+    """Return the logits of the sampling distribution, -inf for the tokens that are cut off.
 
     With truncated sampling the target itself always counts as kept: what was sampled had a positive probability,
     whatever rounding or a later policy makes of it.
@@ -119,7 +119,7 @@ def log_distribution(logits: Tensor, targets: Tensor, sampling: Sampling) -> Ten
     if sampling.truncated:
         keep = kept_tokens(scaled, sampling).scatter(-1, targets[:, None], True)
         scaled.masked_fill_(~keep, -math.inf)
-    return scaled.sub_(scaled.logsumexp(dim=-1, keepdim=True))
+    return scaled
 
 
 class TokenScores(torch.autograd.Function):
@@ -139,9 +139,12 @@ class TokenScores(torch.autograd.Function):
         sampling: Sampling,
     ) -> tuple[Tensor, Tensor]:
         """Return log-probabilities and entropies, shape (n,) each, of ``targets`` (n,) from ``hidden`` (n, width)."""
-        logprobs = log_distribution(head(hidden).clone(), targets, sampling)
+        logprobs = scaled_logits(_logits(head, hidden), targets, sampling).log_softmax(dim=-1)
         of_targets = logprobs.gather(-1, targets[:, None])[:, 0]
-        entropies = -_expectation(logprobs.exp(), logprobs)
+        if sampling.truncated:  # 0 * log 0 is 0
+            entropies = -logprobs.exp().mul_(logprobs.nan_to_num_(neginf=0.0)).sum(dim=-1)
+        else:
+            entropies = -torch.linalg.vecdot(logprobs.exp(), logprobs)
         ctx.save_for_backward(hidden, targets, entropies)
         ctx.head, ctx.sampling = head, sampling  # type: ignore[attr-defined]
         return of_targets, entropies
@@ -155,19 +158,22 @@ class TokenScores(torch.autograd.Function):
         with torch.enable_grad():
             leaf = hidden.detach().requires_grad_(True)
             logits = ctx.head(leaf)  # type: ignore[attr-defined]
-        logprobs = log_distribution(logits.detach().clone(), targets, ctx.sampling)  # type: ignore[attr-defined]
-        probabilities = logprobs.exp()
-        gradient = probabilities * -of_logprobs[:, None]
-        gradient.scatter_add_(-1, targets[:, None], of_logprobs[:, None].to(gradient.dtype))
+        sampling = ctx.sampling  # type: ignore[attr-defined]
+        scaled = scaled_logits(logits.detach().clone(), targets, sampling)
+        by_target = (of_logprobs / sampling.temperature)[:, None].to(scaled.dtype)
         if of_entropies.any():
+            logprobs = scaled.log_softmax(dim=-1)
+            gradient = logprobs.exp()
             surprise = logprobs.add_(entropies[:, None]).nan_to_num_(neginf=0.0)
-            gradient.sub_(probabilities.mul_(surprise).mul_(of_entropies[:, None]))
-        gradient.div_(ctx.sampling.temperature)  # type: ignore[attr-defined]
+            gradient.mul_(surprise.mul_(-(of_entropies / sampling.temperature)[:, None]).sub_(by_target))
+        else:
+            gradient = scaled.softmax(dim=-1).mul_(-by_target)
+        gradient.scatter_add_(-1, targets[:, None], by_target)
         torch.autograd.backward(logits, gradient.to(logits.dtype))
         return leaf.grad, None, None, None
 
 
-def _expectation(probabilities: Tensor, values: Tensor) -> Tensor:
-    """Return the sum of p * value over the last dimension, where 0 * -inf counts as 0."""
-    product = probabilities.mul_(values)
-    return product.nan_to_num_(nan=0.0).sum(dim=-1)
+def _logits(head: torch.nn.Module, hidden: Tensor) -> Tensor:
+    """Return logits that may be overwritten."""
+    logits = head(hidden)
+    return logits.clone() if logits is hidden else logits

@@ -385,20 +385,15 @@ class Single(_Wrapper):
     the first role, and `metrics` has `well_formed`: 1.0 if the text had as many parts as there are roles.
 
     **Rule.** The text is cut at every occurrence of the delimiter, wherever it stands. Part i, without the white space
-    <<<<<<< HEAD
     around it, is the text of role i; parts beyond the last role are dropped. With a single role the text is handed on
-    unchanged.
+    unchanged. A role that the environment inside lets wait (`Relay`) keeps its place, reads nothing, and its part is
+    ignored.
 
     **A missing delimiter scores 0.** A text with fewer parts than roles is never split by guessing: the roles without
     a part have an empty text, and the score of the turn is 0 however good the other parts are, or what the environment
     gives such texts where that is less than 0: saying nothing must not be a way out of a loss. What this takes away is
     the reward term `malformed` (0.0 or less), so the terms still add up to the score. Of an environment without
     `reward_terms` the reward alone is bounded so.
-    =======
-    around it, is the text of role i. A missing part is an empty text, scored as such; parts beyond the last role are
-    dropped. With a single role the text is handed on unchanged. A role that the environment inside lets wait (`Relay`)
-    keeps its place, reads nothing, and its part is ignored.
-    >>>>>>> main
 
     On a coding environment this is one agent that writes helper and main function (up to 4 points), and says so in a
     warning. One that writes the main function alone is `main_only=True` of the environment, without a protocol (up to

@@ -56,7 +56,9 @@ def recipe_of(env: Any) -> Recipe | None:
     for spec in parallel_registry.values():
         if _class_of(spec) is not type(inside):
             continue
-        module = sys.modules[type(inside).__module__]
+        module = sys.modules.get(type(inside).__module__)
+        if module is None:  # a script that was run by another one
+            continue
         ours = module.__name__.startswith("textmarl.")
         file = None if ours else getattr(module, "__file__", None)
         if not ours and (file is None or module.__name__ == "__main__"):

@@ -184,7 +184,7 @@ for env_id in parallel_registry:
     try:
         env = pettingzoo.make("parallel", env_id)
     except ImportError as error:
-        assert "pip install textmarl[data]" in str(error), error
+        assert '-e ".[data]"' in str(error), error
         named.append(env_id.split("/")[1].split("-")[0])
         continue
     agents = {{agent: ScriptedAgent("def f(): return 1") for agent in env.possible_agents}}

@@ -131,7 +131,7 @@ def test_the_key_reaches_the_server_and_nothing_else(
     assert main([*vowels, *words]) == 1
     assert {headers["Authorization"] for headers in mock_server.headers} == {"Bearer sk-very-secret"}
     kept = [path.read_text() for path in Path("out").iterdir()]
-    assert len(kept) == 3 and "sk-very-secret" not in "".join([*kept, *capsys.readouterr()])
+    assert len(kept) == 4 and "sk-very-secret" not in "".join([*kept, *capsys.readouterr()])
 
 
 def test_endpoints_functions_and_random_agents_never_import_torch(mock_server: Any, user_file: Path) -> None:

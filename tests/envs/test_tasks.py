@@ -374,5 +374,5 @@ def test_a_hub_that_does_not_answer_is_asked_once_and_then_the_cache(
 
 def test_without_the_extra_the_hub_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ImportError, match=r"pip install textmarl\[data\]"):
+    with pytest.raises(ImportError, match=r"pip install datasets"):
         TLDR(source="hub")
