@@ -64,13 +64,17 @@ def answer(
     Raises:
         NoRoomError: A conversation leaves no room for an answer; nothing was sampled.
     """
-    asked: dict[str, list[Asked]] = {}
-    uniform: dict[str, torch.Tensor] = {}
-    for agent, own in conversations.items():
-        prompts = [policies[agent].encode(conversation) for conversation in own]
-        policies[agent].check_room(prompts, sampling)
-        asked[agent] = [Asked(agent, tuple(prompt)) for prompt in prompts for _ in range(n)]
-        uniform[agent] = torch.rand(len(prompts) * n, sampling.max_new_tokens, generator=generators[agent])
+    prompts = {agent: [policies[agent].encode(each) for each in own] for agent, own in conversations.items()}
+    for agent, own_prompts in prompts.items():
+        policies[agent].check_room(own_prompts, sampling)
+    asked = {
+        agent: [Asked(agent, tuple(prompt)) for prompt in own for _ in range(n)]
+        for agent, own in prompts.items()
+    }
+    uniform = {
+        agent: torch.rand(len(rows), sampling.max_new_tokens, generator=generators[agent])
+        for agent, rows in asked.items()
+    }
     responses: dict[str, list[Response]] = {agent: [] for agent in asked}
     for agents in together([policies[agent] for agent in asked]):
         rows = [row for agent in agents for row in asked[agent]]
@@ -83,16 +87,16 @@ def answer(
             else:
                 stack.enter_context(first.adapted())
             for start, unique, repeats in runs_of_equal(rows, batch_size):
-                prompts = [list(each.prompt) for each in unique]
+                texts = [list(each.prompt) for each in unique]
                 drawn = numbers[start : start + len(unique) * repeats]
                 rest = (repeats, first.stop_ids, sampling, drawn, on_tokens)
                 if first.shares_prompts:
                     owners = None if bank is None else [agents.index(each.agent) for each in unique]
-                    sequences = generate_shared(first.model, prompts, *rest, bank, owners)
+                    sequences = generate_shared(first.model, texts, *rest, bank, owners)
                 else:
-                    sequences = generate_plain(first.model, prompts, *rest)
+                    sequences = generate_plain(first.model, texts, *rest)
                 for row, sequence in enumerate(sequences):
-                    agent, prompt = unique[row // repeats].agent, prompts[row // repeats]
+                    agent, prompt = unique[row // repeats].agent, texts[row // repeats]
                     responses[agent].append(
                         Response(
                             text=policies[agent].text(sequence.token_ids, prompt),

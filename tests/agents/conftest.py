@@ -15,6 +15,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    GemmaConfig,
+    GemmaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -49,6 +51,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZE)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZE, tie_word_embeddings=True)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZE, head_dim=16)),
+    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**SIZE, head_dim=8, tie_word_embeddings=False)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**WITHOUT_KV_HEADS, n_positions=128)),
     "gemma2": lambda: Gemma2ForCausalLM(
         Gemma2Config(**SIZE, head_dim=8, sliding_window=4, final_logit_softcapping=2.0)

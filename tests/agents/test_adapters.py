@@ -1,4 +1,4 @@
-"""Adapters merged into the weights for a while: the same numbers and the same gradients as kept apart."""
+"""Adapters computed by a bank: the same numbers and the same gradients as peft's own layers give."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from textmarl.agents import Sampling, Team, TeamConfig
+from textmarl.agents.adapters import AdapterBank
 from textmarl.agents.policy import Policy
+from textmarl.agents.prefix import SharedPrefix
 from textmarl.agents.scoring import score_plain
 
 PROMPTS = [[5, 3, 7, 2, 6], [8, 4]]
@@ -36,7 +38,7 @@ def team(save_folder: Callable[..., Path]) -> Callable[[str], Team]:
 
 
 def gradients(policy: Policy) -> tuple[Tensor, dict[str, Tensor]]:
-    """Score with whatever the network computes now, peft's own layers unless they are merged."""
+    """Score with whatever the network computes now, peft's own layers unless a bank stands in for them."""
     policy.network.set_adapter(policy.name)
     policy.model.zero_grad()
     scores = score_plain(policy.model, PROMPTS, RESPONSES, SAMPLING)
@@ -48,24 +50,22 @@ def gradients(policy: Policy) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "mistral"])
-def test_scores_and_gradients_are_those_of_the_adapter_kept_apart(
-    team: Callable[[str], Team], family: str
-) -> None:
+def test_scores_and_gradients_are_those_of_pefts_own_layers(team: Callable[[str], Team], family: str) -> None:
     for policy in team(family).policies.values():
         expected, apart = gradients(policy)
         with policy.adapted():
             switched = [module for module in policy.model.modules() if "forward" in vars(module)]
-            found, merged = gradients(policy)
+            found, banked = gradients(policy)
         assert bool(switched) == (family != "gpt2")  # its layers are no plain linear ones and keep peft's own
         assert torch.allclose(found, expected, atol=1e-10)
         assert torch.allclose(policy.score(PROMPTS, RESPONSES, SAMPLING).logprobs, expected, atol=1e-10)
-        assert merged.keys() == apart.keys() == policy.parameters().keys()
+        assert banked.keys() == apart.keys() == policy.parameters().keys()
         largest = max(float(gradient.abs().max()) for gradient in apart.values())
         for name, gradient in apart.items():
-            assert torch.allclose(merged[name], gradient, rtol=0, atol=1e-10 * largest), name
+            assert torch.allclose(banked[name], gradient, rtol=0, atol=1e-10 * largest), name
 
 
-def test_the_reference_is_the_base_also_while_merged(team: Callable[[str], Team]) -> None:
+def test_the_reference_is_the_base_also_within_a_bank(team: Callable[[str], Team]) -> None:
     policy = team("llama").policies["left"]
     expected = policy.score_reference(PROMPTS, RESPONSES, SAMPLING).logprobs
     with policy.adapted():
@@ -75,7 +75,7 @@ def test_the_reference_is_the_base_also_while_merged(team: Callable[[str], Team]
     assert not torch.allclose(after, expected, atol=1e-2)
 
 
-def test_what_was_merged_is_apart_again_afterwards(team: Callable[[str], Team]) -> None:
+def test_pefts_own_layers_are_back_afterwards(team: Callable[[str], Team]) -> None:
     left, right = team("llama").policies.values()
     expected = [gradients(policy) for policy in (left, right)]
     with pytest.raises(KeyboardInterrupt), left.adapted():
@@ -89,7 +89,7 @@ def test_what_was_merged_is_apart_again_afterwards(team: Callable[[str], Team]) 
         assert all(torch.equal(again[name], gradient) for name, gradient in apart.items())
 
 
-def test_a_step_is_seen_when_merged_again(team: Callable[[str], Team]) -> None:
+def test_a_step_of_the_optimizer_is_seen_by_the_next_bank(team: Callable[[str], Team]) -> None:
     policy = team("llama").policies["left"]
     before, _ = gradients(policy)
     with policy.adapted():
@@ -101,3 +101,32 @@ def test_a_step_is_seen_when_merged_again(team: Callable[[str], Team]) -> None:
     assert not torch.allclose(expected, before, atol=1e-2)
     with policy.adapted():
         assert torch.allclose(gradients(policy)[0], expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_each_row_of_a_batch_has_the_adapter_of_its_owner(team: Callable[[str], Team], family: str) -> None:
+    policies = team(family).policies
+    model = policies["left"].model
+    prompts, owners = [[5, 3, 7], [8, 4, 1, 2], [5, 3, 7]], [0, 1, 1]
+    with torch.no_grad(), AdapterBank(model, list(policies)) as bank:
+        assert bank.complete
+        _, together = SharedPrefix.encode(model, prompts, adapters=bank, owners=owners)
+    for prompt, owner, found in zip(prompts, owners, together, strict=True):
+        with torch.no_grad(), list(policies.values())[owner].adapted():
+            _, alone = SharedPrefix.encode(model, [prompt])
+        assert torch.allclose(found, alone[0], atol=1e-12)
+    assert not torch.allclose(together[0], together[2], atol=1e-3), "the same prompt, another adapter"
+
+
+def test_a_bank_of_several_adapters_refuses_gradients(team: Callable[[str], Team]) -> None:
+    policies = team("llama").policies
+    with (
+        AdapterBank(policies["left"].model, list(policies)),
+        pytest.raises(RuntimeError, match="no gradients"),
+    ):
+        gradients(policies["left"])
+
+
+def test_layers_that_only_peft_computes_make_a_bank_incomplete(team: Callable[[str], Team]) -> None:
+    policies = team("gpt2").policies
+    assert not AdapterBank(policies["left"].model, list(policies)).complete

@@ -20,7 +20,7 @@ from textmarl.agents.sampling import Sampling, draw
 
 STOP = frozenset({1})
 PROMPTS = [[5, 3, 7, 2, 6, 9, 4, 4], [8], [2, 0, 1, 0, 11, 3]]  # padding and end-of-sequence ids inside
-SHARING = ["llama", "qwen2", "qwen3", "gpt2"]
+SHARING = ["llama", "qwen2", "qwen3", "gemma", "gpt2"]
 FAMILIES = [*SHARING, "gemma2", "mistral"]
 
 
@@ -60,8 +60,8 @@ def assert_same(actual: list[Sequence], expected: list[Sequence], tolerance: flo
 def test_both_paths_sample_what_one_token_at_a_time_samples(
     make_model: Callable[..., PreTrainedModel], family: str, truncation: dict[str, Any]
 ) -> None:
-    sampling = Sampling(temperature=1.2, max_new_tokens=9, **truncation)
-    uniform = numbers(9, 9)
+    sampling = Sampling(temperature=1.2, max_new_tokens=16, **truncation)
+    uniform = numbers(9, 16)
     model = make_model(family)
     expected = expected_sequences(model, PROMPTS, 3, sampling, uniform)
     assert {s.finish for s in expected} == {"stop", "length"}

@@ -21,7 +21,7 @@ from textmarl.agents.scoring import Scores, score_plain, score_shared
 PROMPTS = [[5, 3, 7, 2, 6, 9, 4, 4], [8], [2, 0, 1, 0, 11, 3]]  # padding and end-of-sequence ids inside
 RESPONSES = [[[4, 1], [3, 3, 0, 9, 2]], [[1]], [[0, 0, 1], [7, 1], [2, 10, 11, 1]]]
 FLAT = [(p, r) for p, group in zip(PROMPTS, RESPONSES, strict=True) for r in group]
-SHARING = ["llama", "qwen2", "qwen3", "gpt2"]
+SHARING = ["llama", "qwen2", "qwen3", "gemma", "gpt2"]
 FAMILIES = [*SHARING, "gemma2", "mistral"]
 TRUNCATIONS: list[dict[str, Any]] = [{}, {"top_k": 6}, {"top_k": 7, "top_p": 0.9}]
 
