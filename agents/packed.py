@@ -120,6 +120,14 @@ class Packed:
             [] if keep else None,
         )
 
+    def conversations(self) -> list[list[int]]:
+        """Return where the tokens of each prompt with each of its responses are."""
+        return [
+            [*range(prompt.start, prompt.stop), *range(response.start, response.stop)]
+            for prompt, responses in zip(self.prompts, self.responses, strict=True)
+            for response in responses
+        ]
+
     def forward(self, model: Any) -> Tensor:
         """Run the decoder of ``model``, whose attention is :mod:`textmarl.agents.prefix`'s.
 

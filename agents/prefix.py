@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from textmarl.agents.adapters import AdapterBank
+from textmarl.agents.beginnings import Family, families
 from textmarl.agents.norms import slim_norms
 from textmarl.agents.packed import Packed
 
@@ -74,7 +76,7 @@ class SharedPrefix:
         adapters: AdapterBank | None = None,
         owners: list[int] | None = None,
     ) -> tuple[SharedPrefix, Tensor]:
-        """Run ``U`` prompts through ``model`` once, without gradients.
+        """Run ``U`` prompts through ``model`` once, without gradients; what they begin with in common, once for all.
 
         Args:
             model: Whose attention is this module's.
@@ -90,35 +92,34 @@ class SharedPrefix:
         cache = cls([len(prompt) for prompt in prompts], rows_per_prompt, capacity)
         cache.lengths = cache.lengths.to(model.device)
         longest, last = max(map(len, prompts)), []
-        first = 0
-        while first < len(prompts):
-            count, tokens = 1, len(prompts[first])
-            while first + count < len(prompts) and tokens + len(prompts[first + count]) <= ENCODE_TOKENS:
-                tokens += len(prompts[first + count])
-                count += 1
-            some = prompts[first : first + count]
-            packed = Packed.of(some, [[]] * count, model.device, keep=True)
+        for some in _batches(families(prompts, owners, ENCODE_TOKENS), prompts):
+            packed = Packed.of(
+                [prompts[family.members.start][: family.shared] for family in some],
+                [[prompts[i][family.shared :] for i in family.members] for family in some],
+                model.device,
+                keep=True,
+            )
             if adapters is not None and owners is not None:
-                of_prompt = torch.tensor(owners[first : first + count], device=model.device)
-                sizes = torch.tensor([len(prompt) for prompt in some], device=model.device)
-                adapters.assign(of_prompt.repeat_interleave(sizes)[None])
+                whose = torch.tensor([owners[family.members.start] for family in some], device=model.device)
+                sizes = torch.tensor([family.tokens(prompts) for family in some], device=model.device)
+                adapters.assign(whose.repeat_interleave(sizes)[None])
             hidden = packed.forward(model)
-            last.append(hidden[[place.stop - 1 for place in packed.prompts]])
-            cache._store(packed, first, len(prompts), longest)
-            first += count
+            places = packed.conversations()
+            last.append(hidden[[place[-1] for place in places]])
+            cache._store(packed, places, some[0].members.start, len(prompts), longest)
         padding = torch.arange(longest, device=model.device)[None] >= cache.lengths[:, None]
         if padding.any():
             bias = torch.zeros(padding.shape, dtype=model.dtype, device=model.device)
             cache.prefix_bias = bias.masked_fill_(padding, -math.inf)[:, None, None]
         return cache, torch.cat(last)
 
-    def _store(self, packed: Packed, first: int, prompts: int, longest: int) -> None:
+    def _store(
+        self, packed: Packed, conversations: list[list[int]], first: int, prompts: int, longest: int
+    ) -> None:
         """Lay out the keys and values of some prompts, beginning with prompt ``first``."""
-        device = packed.ids.device
-        starts = torch.tensor([place.start for place in packed.prompts], device=device)
-        last = torch.tensor([place.stop - 1 for place in packed.prompts], device=device)
         # Past the end of a prompt any token will do: it is masked.
-        places = torch.minimum(starts[:, None] + torch.arange(longest, device=device), last[:, None])
+        padded = [places + places[-1:] * (longest - len(places)) for places in conversations]
+        places = torch.tensor(padded, device=packed.ids.device)
         assert packed.kept is not None
         for layer, (keys, values) in enumerate(packed.kept):
             heads, _, d = keys.shape
@@ -127,7 +128,7 @@ class SharedPrefix:
                     (keys.new_empty(prompts, heads, d, longest), values.new_empty(prompts, heads, longest, d))
                 )
             of_keys, of_values = self.prefix[layer]
-            own = slice(first, first + len(starts))
+            own = slice(first, first + len(places))
             of_keys[own] = keys[:, places].permute(1, 0, 3, 2)
             of_values[own] = values[:, places].transpose(0, 1)
 
@@ -224,6 +225,20 @@ class SharedPrefix:
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the tokens of the responses seen so far (positions are always passed explicitly)."""
         return self.position
+
+
+def _batches(some: list[Family], prompts: list[list[int]]) -> Iterator[list[Family]]:
+    """Put families beside each other into passes of about ``ENCODE_TOKENS`` tokens."""
+    batch: list[Family] = []
+    tokens = 0
+    for family in some:
+        own = family.tokens(prompts)
+        if batch and tokens + own > ENCODE_TOKENS:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(family)
+        tokens += own
+    yield batch
 
 
 def attention(
