@@ -92,9 +92,9 @@ def answer(
                 rest = (repeats, first.stop_ids, sampling, drawn, on_tokens)
                 if first.shares_prompts:
                     owners = None if bank is None else [agents.index(each.agent) for each in unique]
-                    sequences = generate_shared(first.model, texts, *rest, bank, owners)
+                    sequences = generate_shared(first.model, texts, *rest, bank, owners, batch_size)
                 else:
-                    sequences = generate_plain(first.model, texts, *rest)
+                    sequences = generate_plain(first.model, texts, *rest, batch_size)
                 for row, sequence in enumerate(sequences):
                     agent, prompt = unique[row // repeats].agent, texts[row // repeats]
                     responses[agent].append(
@@ -129,10 +129,10 @@ def together(policies: list[Policy]) -> list[list[str]]:
 
 
 def runs_of_equal(asked: Seq[T], most: int) -> Iterator[tuple[int, list[T], int]]:
-    """Cut rows into batches of at most ``most`` in which every distinct one stands equally often.
+    """Cut rows into runs in which every distinct one stands equally often, and at most ``most`` times.
 
     Yields:
-        Index of the batch's first row, its distinct rows in order, and how often each stands.
+        Index of the run's first row, its distinct rows in order, and how often each stands.
     """
     runs: list[tuple[T, int]] = []
     for row in asked:
@@ -144,7 +144,7 @@ def runs_of_equal(asked: Seq[T], most: int) -> Iterator[tuple[int, list[T], int]
     while runs:
         repeats = runs[0][1]
         count = 1
-        while count < len(runs) and runs[count][1] == repeats and (count + 1) * repeats <= most:
+        while count < len(runs) and runs[count][1] == repeats:
             count += 1
         yield start, [row for row, _ in runs[:count]], repeats
         start += count * repeats

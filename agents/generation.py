@@ -1,13 +1,14 @@
 """Batched generation: many prompts, several responses to each.
 
 The fast path stores every prompt once (:mod:`textmarl.agents.prefix`), computes the adapters of several policies in
-one batch (:mod:`textmarl.agents.adapters`) and lets finished responses leave it.
+one batch (:mod:`textmarl.agents.adapters`), lets finished responses leave it and waiting prompts enter.
 A model that cannot share prompts goes through ``transformers``' own ``generate``, which draws with the same function
 from the same numbers: both paths sample the same distribution, and with exact arithmetic the same tokens.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,6 +24,9 @@ from textmarl.agents.sampling import Sampling, draw
 #: Finished rows leave the batch when it can shrink to this share of its size; a smaller share repacks less often.
 REPACK_AT = 0.75
 
+#: Waiting prompts enter when this part of the batch is free, so that several are encoded in one pass.
+ENTER_AT = 4
+
 
 @dataclass
 class Sequence:
@@ -31,6 +35,10 @@ class Sequence:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish: Literal["stop", "length"] = "length"
+
+    def is_done(self, max_new_tokens: int) -> bool:
+        """Whether it has ended or reached its limit."""
+        return self.finish == "stop" or len(self.token_ids) >= max_new_tokens
 
     def append(self, token: int, logprob: float, stop_ids: frozenset[int]) -> None:
         """Add a token unless the response has ended; a stop token ends it."""
@@ -52,6 +60,7 @@ def generate_shared(
     on_tokens: Callable[[int], None] | None = None,
     adapters: AdapterBank | None = None,
     owners: list[int] | None = None,
+    batch_size: int = 1 << 30,
 ) -> list[Sequence]:
     """Sample ``n`` responses to each of ``U`` prompts, each prompt encoded and stored once.
 
@@ -66,44 +75,93 @@ def generate_shared(
         on_tokens: Called after every decoding step with the number of tokens it added.
         adapters: The adapters that ``model`` computes with now, where there are several.
         owners: Which of ``adapters`` answers each prompt.
+        batch_size: Most responses decoded at once (n at least); where prompts have finished, waiting ones enter.
 
     Returns:
         U * n sequences, those of one prompt beside each other.
     """
     sequences = [Sequence() for _ in range(len(prompts) * n)]
-    rows = torch.arange(len(sequences), device=model.device)  # which sequence each row of the batch writes
+    waiting = deque(range(len(prompts)))
+    at_once = max(1, batch_size // n)  # prompts
     head = model.get_output_embeddings()
-    prefix, hidden = SharedPrefix.encode(model, prompts, n, sampling.max_new_tokens, adapters, owners)
-    owner_of_row = (
-        torch.tensor(owners, device=model.device).repeat_interleave(n) if owners is not None else None
-    )
-    if adapters is not None and owner_of_row is not None:
-        adapters.assign(owner_of_row[:, None])
-    hidden = hidden.repeat_interleave(n, dim=0)
-    for step in range(sampling.max_new_tokens):
-        tokens, logprobs = draw(head(hidden), uniform[rows.cpu(), step].to(model.device), sampling)
+    batch = _Rows(n, adapters, owners)
+    prefix: SharedPrefix | None = None
+    hidden = torch.empty(0)
+    while waiting or batch.rows:
+        free = at_once - len(batch.rows) // n
+        if waiting and free >= max(1, at_once // ENTER_AT):
+            entering = [waiting.popleft() for _ in range(min(free, len(waiting)))]
+            entered, states = SharedPrefix.encode(
+                model,
+                [prompts[u] for u in entering],
+                n,
+                sampling.max_new_tokens,
+                adapters,
+                None if owners is None else [owners[u] for u in entering],
+            )
+            states = states.repeat_interleave(n, dim=0)
+            if prefix is None:
+                prefix, hidden = entered, states
+            else:
+                prefix.enter(entered)
+                hidden = torch.cat([hidden, states])
+            batch.enter(entering)
+        assert prefix is not None
+        column = torch.tensor([len(sequences[row].token_ids) for row in batch.rows])
+        drawn_by = uniform[torch.tensor(batch.rows), column.clamp(max=sampling.max_new_tokens - 1)]
+        tokens, logprobs = draw(head(hidden), drawn_by.to(model.device), sampling)
         added = 0
-        for row, token, logprob in zip(rows.tolist(), tokens.tolist(), logprobs.tolist(), strict=True):
-            if sequences[row].finish != "stop":
+        running = []
+        for row, token, logprob in zip(batch.rows, tokens.tolist(), logprobs.tolist(), strict=True):
+            if not sequences[row].is_done(sampling.max_new_tokens):
                 sequences[row].append(token, logprob, stop_ids)
                 added += 1
+            running.append(not sequences[row].is_done(sampling.max_new_tokens))
         if on_tokens is not None:
             on_tokens(added)
-        running = torch.tensor([sequences[row].finish != "stop" for row in rows.tolist()])
-        if step == sampling.max_new_tokens - 1 or not running.any():
-            break
-        kept = smaller_batch(running.to(model.device), prefix.rows_per_prompt)
+        if not any(running):
+            prefix, batch.rows = None, []
+            continue
+        kept = smaller_batch(torch.tensor(running), prefix.rows_per_prompt, whole_prompts=bool(waiting))
         if kept is not None:
             kept_prompts, kept_rows, rows_per_prompt = kept
+            kept_prompts, kept_rows = kept_prompts.to(model.device), kept_rows.to(model.device)
             prefix.select(kept_prompts, kept_rows, rows_per_prompt)
-            rows, tokens = rows[kept_rows], tokens[kept_rows]
-            if adapters is not None and owner_of_row is not None:
-                adapters.assign(owner_of_row[rows][:, None])
+            tokens = tokens[kept_rows]
+            batch.keep(kept_rows.tolist())
+        batch.assign(model.device)
         hidden = prefix.extend(model, tokens)
     return sequences
 
 
-def smaller_batch(running: Tensor, rows_per_prompt: int) -> tuple[Tensor, Tensor, int] | None:
+class _Rows:
+    """Which sequence each row of a batch writes, and with which adapter."""
+
+    def __init__(self, n: int, adapters: AdapterBank | None, owners: list[int] | None):
+        self.n, self.adapters, self.owners = n, adapters, owners
+        self.rows: list[int] = []
+        self._assigned: list[int] = []
+
+    def enter(self, prompts: list[int]) -> None:
+        """Let the rows of some prompts enter, behind the others."""
+        self.rows = self.rows + [u * self.n + k for u in prompts for k in range(self.n)]
+        self._assigned = []  # encoding has assigned the adapters to tokens of prompts
+
+    def keep(self, places: list[int]) -> None:
+        """Keep the rows at some places."""
+        self.rows = [self.rows[place] for place in places]
+
+    def assign(self, device: torch.device) -> None:
+        """Give the adapters to the rows as they are now."""
+        if self.adapters is not None and self.owners is not None and self._assigned != self.rows:
+            owners = [self.owners[row // self.n] for row in self.rows]
+            self.adapters.assign(torch.tensor(owners, device=device)[:, None])
+            self._assigned = self.rows
+
+
+def smaller_batch(
+    running: Tensor, rows_per_prompt: int, whole_prompts: bool = False
+) -> tuple[Tensor, Tensor, int] | None:
     """Find the smallest rectangle of prompts and rows that holds every running row.
 
     A prompt with fewer running rows than the widest keeps some finished ones to fill its share.
@@ -111,13 +169,14 @@ def smaller_batch(running: Tensor, rows_per_prompt: int) -> tuple[Tensor, Tensor
     Args:
         running: (U * K,) bool.
         rows_per_prompt: K.
+        whole_prompts: Keep K rows of each prompt that has a running one.
 
     Returns:
         Kept prompts, kept rows (K' for each kept prompt) and K'; None where repacking would not pay.
     """
     grid = running.view(-1, rows_per_prompt)
     per_prompt = grid.sum(dim=1)
-    widest = int(per_prompt.max())
+    widest = rows_per_prompt if whole_prompts else int(per_prompt.max())
     prompts = per_prompt.nonzero()[:, 0]
     if len(prompts) * widest > REPACK_AT * running.numel():
         return None
@@ -159,9 +218,19 @@ def generate_plain(
     sampling: Sampling,
     uniform: Tensor,
     on_tokens: Callable[[int], None] | None = None,
+    batch_size: int = 1 << 30,
 ) -> list[Sequence]:
     """Sample as :func:`generate_shared` does, through ``model.generate``: for every model that it can run."""
     repeated = [prompt for prompt in prompts for _ in range(n)]
+    if len(repeated) > batch_size:
+        parts = [slice(start, start + batch_size) for start in range(0, len(repeated), batch_size)]
+        return [
+            sequence
+            for part in parts
+            for sequence in generate_plain(
+                model, repeated[part], 1, stop_ids, sampling, uniform[part], on_tokens, batch_size
+            )
+        ]
     longest = max(len(prompt) for prompt in repeated)
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in repeated], device=model.device)
     mask = torch.tensor(

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -48,7 +49,7 @@ class SharedPrefix:
     Args:
         lengths: The number of tokens of each prompt.
         rows_per_prompt: K.
-        capacity: Tokens to reserve for each response.
+        capacity: Tokens to reserve for each response. Rows that enter later use the places again that others left.
     """
 
     is_compileable = False
@@ -57,7 +58,11 @@ class SharedPrefix:
         self.lengths = torch.tensor(lengths)
         self.rows_per_prompt = rows_per_prompt
         self.capacity = capacity
-        self.position = 0  # tokens of the responses seen so far
+        self.position = 0  # decoding steps so far
+        self.entered = torch.zeros(
+            len(lengths), dtype=torch.long
+        )  # (U,) at which step each prompt's rows began
+        self.suffix_bias: Tensor | None = None  # (U, 1, 1, 1, t): -inf on steps before, if there are any
         self.prefix: list[tuple[Tensor, Tensor]] = []  # per layer: (U, V, d, P) keys and (U, V, P, d) values
         self.suffix: list[
             tuple[Tensor, Tensor]
@@ -90,7 +95,7 @@ class SharedPrefix:
             The prefix, and the last hidden state of each prompt's last token, shape (U, hidden).
         """
         cache = cls([len(prompt) for prompt in prompts], rows_per_prompt, capacity)
-        cache.lengths = cache.lengths.to(model.device)
+        cache.lengths, cache.entered = cache.lengths.to(model.device), cache.entered.to(model.device)
         longest, last = max(map(len, prompts)), []
         for some in _batches(families(prompts, owners, ENCODE_TOKENS), prompts):
             packed = Packed.of(
@@ -107,10 +112,7 @@ class SharedPrefix:
             places = packed.conversations()
             last.append(hidden[[place[-1] for place in places]])
             cache._store(packed, places, some[0].members.start, len(prompts), longest)
-        padding = torch.arange(longest, device=model.device)[None] >= cache.lengths[:, None]
-        if padding.any():
-            bias = torch.zeros(padding.shape, dtype=model.dtype, device=model.device)
-            cache.prefix_bias = bias.masked_fill_(padding, -math.inf)[:, None, None]
+        cache._mask_padding()
         return cache, torch.cat(last)
 
     def _store(
@@ -132,13 +134,46 @@ class SharedPrefix:
             of_keys[own] = keys[:, places].permute(1, 0, 3, 2)
             of_values[own] = values[:, places].transpose(0, 1)
 
+    def _mask_padding(self) -> None:
+        longest, like = self.prefix[0][0].shape[-1], self.prefix[0][0]
+        padding = torch.arange(longest, device=like.device)[None] >= self.lengths[:, None]
+        self.prefix_bias = None
+        if padding.any():
+            bias = torch.zeros(padding.shape, dtype=like.dtype, device=like.device)
+            self.prefix_bias = bias.masked_fill_(padding, -math.inf)[:, None, None]
+
+    def enter(self, other: SharedPrefix) -> None:
+        """Let other prompts, with as many rows each, begin their responses at the next step, behind these."""
+        other.entered += self.position
+        self.lengths, self.entered = (
+            torch.cat(pair) for pair in ((self.lengths, other.lengths), (self.entered, other.entered))
+        )
+        longest = max(own.prefix[0][0].shape[-1] for own in (self, other))
+        rows = len(other.lengths) * other.rows_per_prompt
+        for layer, ((k, v), (other_k, other_v)) in enumerate(zip(self.prefix, other.prefix, strict=True)):
+            padded = [
+                (
+                    functional.pad(a, (0, longest - a.shape[-1])),
+                    functional.pad(b, (0, 0, 0, longest - b.shape[2])),
+                )
+                for a, b in ((k, v), (other_k, other_v))
+            ]
+            self.prefix[layer] = (torch.cat([a for a, _ in padded]), torch.cat([b for _, b in padded]))
+        # Zeros, since what is masked must still be a number.
+        self.suffix = [
+            (torch.cat([k, k.new_zeros(rows, *k.shape[1:])]), torch.cat([v, v.new_zeros(rows, *v.shape[1:])]))
+            for k, v in self.suffix
+        ]
+        self._mask_padding()
+
     def extend(self, model: PreTrainedModel, tokens: Tensor) -> Tensor:
         """Run the next token of every response, shape (U * K,), through ``model``.
 
         Returns:
             The last hidden states, shape (U * K, hidden).
         """
-        positions = (self.lengths + self.position).repeat_interleave(self.rows_per_prompt)
+        positions = (self.lengths + self.position - self.entered).repeat_interleave(self.rows_per_prompt)
+        self.suffix_bias = self._mask_before()
         unused_mask = torch.empty(
             1, 1, 1, 1, device=tokens.device
         )  # a 4-dimensional mask is passed on as it is
@@ -153,9 +188,19 @@ class SharedPrefix:
         self.position += 1
         return hidden[:, 0]
 
+    def _mask_before(self) -> Tensor | None:
+        """Mask what was stored before a prompt's rows entered. Place j holds the last step that is j modulo capacity."""
+        if not self.entered.any():
+            return None
+        places = torch.arange(min(self.position + 1, self.capacity), device=self.entered.device)
+        steps = self.position - (self.position - places) % self.capacity
+        before = steps[None] < self.entered[:, None]
+        bias = torch.zeros(before.shape, dtype=self.prefix[0][0].dtype, device=before.device)
+        return bias.masked_fill_(before, -math.inf)[:, None, None, None]
+
     def select(self, prompts: Tensor, rows: Tensor, rows_per_prompt: int) -> None:
         """Keep some prompts and some rows; ``rows`` must list ``rows_per_prompt`` rows for each kept prompt."""
-        self.lengths = self.lengths[prompts]
+        self.lengths, self.entered = self.lengths[prompts], self.entered[prompts]
         longest = int(self.lengths.max())
         if self.prefix_bias is not None:
             self.prefix_bias = self.prefix_bias[prompts][..., :longest]
@@ -190,6 +235,8 @@ class SharedPrefix:
             prompt_scores += self.prefix_bias[..., None, :]
         own_scores = torch.bmm(query.view(rows * kv_heads, repeats, d), key.flatten(0, 1))
         own_scores = own_scores.view(prompts, k, kv_heads, repeats, t)
+        if self.suffix_bias is not None:
+            own_scores += self.suffix_bias
         scores = torch.cat([prompt_scores.transpose(1, 2), own_scores], dim=-1)
         exact = scores.dtype if scores.dtype == torch.float64 else torch.float32
         weights = torch.softmax(scores, dim=-1, dtype=exact).to(value.dtype)
@@ -213,14 +260,15 @@ class SharedPrefix:
             rows, heads, _, d = keys.shape
             self.suffix.append(
                 (
-                    keys.new_empty(rows, heads, d, self.capacity),
-                    values.new_empty(rows, heads, self.capacity, d),
+                    keys.new_zeros(rows, heads, d, self.capacity),
+                    values.new_zeros(rows, heads, self.capacity, d),
                 )
             )
         stored_keys, stored_values = self.suffix[layer_idx]
-        stored_keys[..., self.position] = keys[:, :, 0]
-        stored_values[:, :, self.position] = values[:, :, 0]
-        return stored_keys[..., : self.position + 1], stored_values[:, :, : self.position + 1]
+        place, seen = self.position % self.capacity, min(self.position + 1, self.capacity)
+        stored_keys[..., place] = keys[:, :, 0]
+        stored_values[:, :, place] = values[:, :, 0]
+        return stored_keys[..., :seen], stored_values[:, :, :seen]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the tokens of the responses seen so far (positions are always passed explicitly)."""
