@@ -1,7 +1,8 @@
-"""Conversations that begin alike: what several prompts have in common is encoded once.
+"""Conversations that begin alike: a history is encoded once for all that follows it.
 
-At the first turn, the prompts of all tasks share the template and the instruction; later, all that follows one history
-shares that history.
+In a tree, every joint action of a node leads on to conversations that share that node's. What the prompts of different
+tasks have in common (a template, an instruction) is left to each: it is little, and in low precision a prompt then has
+exactly the keys and values that the update computes for it.
 """
 
 from __future__ import annotations
@@ -30,10 +31,7 @@ class Family:
 def families(
     prompts: Sequence[list[int]], owners: Sequence[int] | None = None, most: int | None = None
 ) -> list[Family]:
-    """Divide prompts into families of one owner each, so that few tokens are encoded.
-
-    Either all that have a beginning in common are one family, or those that share at least half of the shorter one,
-    whichever leaves fewer tokens.
+    """Divide prompts into families of one owner each, that share at least half of their shortest member.
 
     Args:
         prompts: Token ids, none empty.
@@ -41,25 +39,20 @@ def families(
         most: Tokens of a family, where it can be cut so.
     """
     whose = owners if owners is not None else [0] * len(prompts)
-    plans = [
-        [piece for family in _runs(prompts, whose, close) for piece in _cut(prompts, family, most)]
-        for close in (False, True)
-    ]
-    return min(plans, key=lambda plan: sum(family.tokens(prompts) for family in plan))
+    return [piece for family in _runs(prompts, whose) for piece in _cut(prompts, family, most)]
 
 
-def _runs(prompts: Sequence[list[int]], owners: Sequence[int], close: bool) -> Iterator[Family]:
-    start, shared = 0, len(prompts[0])
+def _runs(prompts: Sequence[list[int]], owners: Sequence[int]) -> Iterator[Family]:
+    start, shared, shortest = 0, len(prompts[0]), len(prompts[0])
     for i in range(1, len(prompts) + 1):
         if i < len(prompts) and owners[i] == owners[start]:
             common = _common(prompts[start], prompts[i], shared)
-            needed = min(len(prompts[start]), len(prompts[i])) // 2 if close else 0
-            if common >= max(MIN_SHARED, needed):
-                shared = common
+            if common >= max(MIN_SHARED, min(shortest, len(prompts[i])) // 2):
+                shared, shortest = common, min(shortest, len(prompts[i]))
                 continue
         yield Family(range(start, i), shared)
         if i < len(prompts):
-            start, shared = i, len(prompts[i])
+            start, shared, shortest = i, len(prompts[i]), len(prompts[i])
 
 
 def _cut(prompts: Sequence[list[int]], family: Family, most: int | None) -> Iterator[Family]:

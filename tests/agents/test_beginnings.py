@@ -18,12 +18,7 @@ from textmarl.agents.prefix import SharedPrefix, shares_prompts
 A, B = list(range(20)), list(range(20, 60))  # an instruction of 20 tokens, a history of 40
 
 
-def test_an_instruction_is_shared_by_all_tasks() -> None:
-    prompts = [[*A, 90, 91], [*A, 92], [*A, 93, 94]]
-    assert families(prompts) == [Family(range(3), 20)]
-
-
-def test_a_history_is_shared_by_what_follows_it_rather_than_the_instruction_by_all() -> None:
+def test_a_history_is_shared_by_what_follows_it_and_an_instruction_is_not() -> None:
     prompts = [[*A, *B, 1], [*A, *B, 2], [*A, *B, 3], [*A, *reversed(B), 1], [*A, *reversed(B), 2]]
     assert families(prompts) == [Family(range(3), 60), Family(range(3, 5), 60)]
 
