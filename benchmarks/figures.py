@@ -190,6 +190,16 @@ def draw_learning_curve(axes: Axes, run: RunRecord, title: str = "") -> None:
     if not len(steps) and not run.evaluations:
         say(axes, "no score yet")
         return
+    known = run.evaluations[-1].evaluation.reference_scores if run.evaluations else {}
+    for index, (name, score) in enumerate(known.items()):
+        axes.axhline(
+            score * (100 / maximum if maximum else 1.0),
+            color=PALETTE[(index + 2) % len(PALETTE)],
+            ls="--",
+            lw=1.2,
+            zorder=1,
+            label=one_line(name, 24),
+        )
     low, high = axes.get_ylim()
     if percent and high - low < 2:  # hardly a change must not look like one
         axes.set_ylim(low - 1, high + 1)

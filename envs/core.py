@@ -62,6 +62,9 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
         max_score: the score that counts as 100 % in reports.
         metric_names: names of the metrics beside the score, the same at every step; none by default.
         success_metric: the one of them that is 1.0 if the task is solved (pass@k counts it), or None.
+        reference_scores: name -> the expected score of an episode (of its last turn) under a way of playing that readers
+            compare with, such as {"optimal": 11.0, "uniform": -3.4}; reports show them beside the score. None by default,
+            and none where `reward_fn` is given.
         individual_rewards: True if `judge` also returns a reward for each agent alone.
         progress_rewards: True if a step pays what its turn is worth more than the turn before (the first one: more
             than 0), so that an episode's rewards add up to the score of its last turn, which is what reports give.
@@ -107,6 +110,7 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
     max_score: float = 1.0
     metric_names: tuple[str, ...] = ()
     success_metric: str | None = None
+    reference_scores: Mapping[str, float] = {}
     individual_rewards: bool = False
     progress_rewards: bool = False
     concurrency: int = 1
@@ -116,7 +120,17 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
     # Never changed during an episode, so copies of an environment share them: a copy costs microseconds
     # however many tasks there are and however large the model behind `reward_fn` is.
     _SHARED = frozenset(
-        {"tasks", "task", "history", "reward_fn", "possible_agents", "term_names", "_judge_terms", "settings"}
+        {
+            "tasks",
+            "task",
+            "history",
+            "reward_fn",
+            "possible_agents",
+            "term_names",
+            "reference_scores",
+            "_judge_terms",
+            "settings",
+        }
     )
 
     # What an episode is made of; never changed in place.
@@ -196,6 +210,7 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
         self._judge_terms = tuple(self.term_names)
         if reward_fn is not None:
             self.term_names = ("reward_fn",)
+            self.reference_scores = {}
             self.max_score = 1.0
             self.concurrency = 1  # it may be anybody's code, a model on a GPU
         if max_score is not None:
