@@ -135,7 +135,12 @@ class Trainer:
                 "run directory"
             )
         self._describe_run()
-        if self.team.config.tuning == "lora" and "tiny" in np.atleast_1d(self.team.config.model):
+        unfinished = self.step < self.config.steps
+        if (
+            unfinished
+            and self.team.config.tuning == "lora"
+            and "tiny" in np.atleast_1d(self.team.config.model)
+        ):
             advice = (
                 "the model tiny has random weights, and a LoRA adapter on them learns next to nothing: use tuning full, "
                 "with a learning rate of about 3e-3 (benchmarks/configs/games_tiny.yaml)"
@@ -367,7 +372,11 @@ class Trainer:
                 self.generators[agent].set_state(state["generators"][agent])
             self.totals = dict(state["totals"])
             self.step = state["step"]
-            self._message(f"resumed after step {self.step} of {self.config.steps}")
+            resumed = f"resumed after step {self.step} of {self.config.steps}"
+            if self.step < self.config.steps:
+                self._message(resumed)
+            else:  # nothing is done, and nothing is written
+                self.observer.message(resumed)
         self.run.cut_back(state)  # only once the checkpoint is known to fit
 
     def _refuse_changes(self, before: dict[str, str]) -> None:

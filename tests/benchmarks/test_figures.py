@@ -77,6 +77,24 @@ def test_the_learning_curve_has_a_line_for_each_known_way_of_playing(make_run: M
         assert low <= percent <= high
 
 
+def test_a_chart_whose_lines_lie_on_the_axis_says_so(make_run: MakeRun) -> None:
+    run = load_run(make_run())
+    flat = replace(
+        run, metrics=[{k: v if k == "step" else 0.0 for k, v in row.items()} for row in run.metrics]
+    )
+    for key, title, factor, low in figures.present_diagnostics(run):
+        notes = []
+        for one in (run, flat):
+            axes = Figure().subplots()
+            figures.draw_diagnostic(axes, one, key, title, factor, low)
+            notes.append([text.get_text() for text in axes.texts])
+        assert notes[0] == [] and notes[1][0].endswith("0 in every step")
+        assert notes[1][0].startswith("no signal") == (key in ("credit_std", "grad_norm"))
+    axes = Figure().subplots()
+    figures.draw_terms(axes, flat)
+    assert [text.get_text() for text in axes.texts] == ["0 in every step"]
+
+
 def test_picture_is_a_png_of_a_useful_size(make_run: MakeRun) -> None:
     folder = make_run()
     write_report(folder)

@@ -452,7 +452,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
 
 def test_folder_that_is_no_run_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"is no run: .*metrics\.jsonl.*holiday\.jpg"):
+    with pytest.raises(ValueError, match=r"is not a run: .*metrics\.jsonl.*holiday\.jpg"):
         write_report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 

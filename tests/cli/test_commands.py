@@ -239,7 +239,7 @@ def test_eval_takes_environment_arguments_singly_as_json_and_as_python_objects(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([*TLDR], "nobody sits on 'concise'"),
+        ([*TLDR], "'concise' has no agent"),
         ([*TLDR, "--agent", "gpt"], "--agent gpt: expected run:DIR"),
         ([*TLDR, "--agent", "run:"], "--agent run:: expected run:DIR"),
         ([*TLDR, "--agent", "openai:http://localhost:8000/v1"], "which model? Expected openai:URL#MODEL"),
@@ -249,7 +249,7 @@ def test_eval_takes_environment_arguments_singly_as_json_and_as_python_objects(
             "concurrency=0: expected more",
         ),
         ([*TLDR, "--agent", "scripted:nowhere.txt"], "nowhere.txt: No such file"),
-        ([*TLDR, "--agent", "concise=random"], "nobody sits on 'detailed'"),
+        ([*TLDR, "--agent", "concise=random"], "'detailed' has no agent"),
         ([*TLDR, "--agent", "concize=random"], "no seat 'concize'; did you mean 'concise'?"),
         ([*TLDR, "--agent", "random", "--agent", "random"], "2 times without a seat"),
         ([*TLDR, "--agent", "concise=random", "--agent", "concise=random"], "already taken"),
