@@ -84,6 +84,11 @@ alone takes d/N from the team.
 Measured with the defaults: the untrained `tiny` model (temperature 1, 8 tokens, three seeds, standard error)
 scores -0.72 ± 0.01 on train: 24 % of its texts choose a word.
 
+Trained with MAGRPO, full weights, 150 steps (`textmarl train --config benchmarks/configs/games_tiny.yaml --env
+textmarl/Decoy-v0 --seed S`, one thread, half a minute), the seeds 0, 1 and 2 reach 0.40 (0.405, 0.400, 0.403) of 1
+on test: both players say the third word whatever sign and map say (always the third: 0.406). They have learnt to play
+actions and to agree, and not to read.
+
 ### Example
 
     >>> import pettingzoo
