@@ -63,6 +63,8 @@ class Evaluation:
     """Episodes without a score. They count in no average, so averages are of the other episodes alone."""
     success_metric: str | None = None
     """The metric that is 1.0 in an episode that solved its task; None where the environment names none."""
+    reference_scores: dict[str, float] = field(default_factory=dict)
+    """The environment's `reference_scores`: what known ways of playing score; empty where it names none."""
 
     @property
     def score(self) -> float:
@@ -130,6 +132,9 @@ class Evaluation:
             episodes=[Episode(**episode) for episode in data["episodes"]],
             failures=[Failure(**failure) for failure in data.get("failures", ())],
             success_metric=data.get("success_metric"),
+            reference_scores={
+                name: float(score) for name, score in (data.get("reference_scores") or {}).items()
+            },
         )
 
     def write_jsonl(self, path: str | PathLike[str]) -> None:

@@ -134,6 +134,9 @@ def evaluate(
         episodes=[episodes[key] for key in plan if key in episodes],
         failures=[failures[key] for key in plan if key in failures],
         success_metric=_optional(env, "success_metric"),
+        reference_scores={
+            name: float(value) for name, value in (_optional(env, "reference_scores") or {}).items()
+        },
     )
 
 

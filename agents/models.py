@@ -98,7 +98,7 @@ def load_model(
                 f"model {name!r} is gated: accept its licence at https://huggingface.co/{name} and run `hf auth login`"
             ) from error
         raise ModelNotFound(
-            f"model {name!r} is not to be had: it is no preset ({', '.join(PRESETS)}), no local folder, and the "
+            f"model {name!r} cannot be loaded: it is no preset ({', '.join(PRESETS)}), no local folder, and the "
             f"Hub did not give it ({type(error).__name__}: {first_line(error)}). Check the name; without a network, "
             "use a preset or the path of a downloaded folder."
         ) from error

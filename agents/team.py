@@ -126,7 +126,7 @@ class Team:
             config: Default: a LoRA adapter each on one SmolLM2-135M-Instruct.
 
         Raises:
-            ModelNotFound: A model is not to be had.
+            ModelNotFound: A model cannot be loaded.
             ValueError: Wrong number of models, unknown dtype, an agent's name that peft cannot use.
         """
         config = config or TeamConfig()

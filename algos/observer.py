@@ -8,7 +8,13 @@ from textmarl.agents.evaluation import Evaluation
 
 
 class Observer:
-    """Watches a training run; every method does nothing. Subclass it and override what you want to see."""
+    """Watches a training run; every method does nothing. Subclass it and override what you want to see.
+
+    Attributes:
+        keeps_log: True where it writes log.txt into the run directory itself; else the trainer writes there what it logs.
+    """
+
+    keeps_log = False
 
     def phase(self, name: str, done: int, total: int) -> None:
         """Work moved on inside a step.

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ class RunDirectory:
         """Append one JSON object to a file of lines; plain ASCII, so that any text survives."""
         with (self.folder / name).open("a", encoding="ascii") as file:
             file.write(json.dumps(record) + "\n")
+
+    def log(self, text: str) -> None:
+        """Append a line with the time to log.txt."""
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
     def read(self, name: str) -> list[dict[str, Any]]:
         """Read a file of lines; a missing file has none."""

@@ -52,7 +52,8 @@ class Trainer:
         sampling: How responses are drawn, in training and in evaluation.
         eval_env: The same environment with held-out tasks; without it nothing is evaluated.
         run: The run directory, new or (with ``train(resume=True)``) that of an interrupted run.
-        observer: Watches.
+        observer: Watches. Without one, `logging` tells how the run goes: a line for each step and evaluation, at level
+            INFO, under the name of this module; log.txt gets them in any case.
         resolved: The resolved configuration to keep in config.yaml; by default that of the arguments.
 
     Raises:
@@ -134,13 +135,17 @@ class Trainer:
                 "run directory"
             )
         self._describe_run()
-        if self.team.config.tuning == "lora" and "tiny" in np.atleast_1d(self.team.config.model):
+        unfinished = self.step < self.config.steps
+        if (
+            unfinished
+            and self.team.config.tuning == "lora"
+            and "tiny" in np.atleast_1d(self.team.config.model)
+        ):
             advice = (
                 "the model tiny has random weights, and a LoRA adapter on them learns next to nothing: use tuning full, "
                 "with a learning rate of about 3e-3 (benchmarks/configs/games_tiny.yaml)"
             )
-            logger.warning("%s", advice)
-            self.observer.message(f"note: {advice}")
+            self._message(f"note: {advice}", logging.WARNING)
         self._check_room()
         try:
             with self._interruptible():
@@ -217,8 +222,8 @@ class Trainer:
         self.step = step
         self.run.log_metrics(metrics)
         self.observer.step(step, self.config.steps, metrics)
-        logger.info(
-            "step %d of %d: score %.3f in %.1f s", step, self.config.steps, metrics["score"], now - started
+        self._tell(
+            f"step {step} of {self.config.steps}: score {metrics['score']:.3f} in {now - started:.1f} s"
         )
         if self.config.samples_every and step % self.config.samples_every == 0:
             transcript = first_episode(roots[0], self.agents)
@@ -266,6 +271,9 @@ class Trainer:
             **result.to_json(),
         }
         self.run.append("evaluations.jsonl", record)
+        when = f"after step {self.step}" if self.step else "of the untrained team"
+        maximum = f" of {result.max_score:g}" if result.max_score else ""
+        self._tell(f"evaluation {when}: score {result.score:.3f}{maximum}, {len(result.episodes)} episodes")
         self.observer.evaluation(self.step, result)
         return result
 
@@ -316,6 +324,15 @@ class Trainer:
                         break
                     observations, *_ = env.step(dict.fromkeys(asked, ""))
 
+    def _message(self, text: str, level: int = logging.INFO) -> None:
+        self._tell(text, level)
+        self.observer.message(text)
+
+    def _tell(self, text: str, level: int = logging.INFO) -> None:
+        logger.log(level, "%s", text)
+        if not self.observer.keeps_log:
+            self.run.log(text)
+
     def _checkpoint(self) -> None:
         self.team.save(self.run.folder)
         self.run.save_checkpoint(
@@ -355,7 +372,11 @@ class Trainer:
                 self.generators[agent].set_state(state["generators"][agent])
             self.totals = dict(state["totals"])
             self.step = state["step"]
-            self.observer.message(f"resumed after step {self.step} of {self.config.steps}")
+            resumed = f"resumed after step {self.step} of {self.config.steps}"
+            if self.step < self.config.steps:
+                self._message(resumed)
+            else:  # nothing is done, and nothing is written
+                self.observer.message(resumed)
         self.run.cut_back(state)  # only once the checkpoint is known to fit
 
     def _refuse_changes(self, before: dict[str, str]) -> None:
@@ -403,7 +424,7 @@ class Trainer:
             if self._stop:
                 raise KeyboardInterrupt
             self._stop = True
-            self.observer.message("stopping after this step, with a checkpoint; once more to stop at once")
+            self._message("stopping after this step, with a checkpoint; once more to stop at once")
 
         before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from textmarl.benchmarks.coding_boxes import BOXED
@@ -100,7 +101,7 @@ def document(folder: Path, problems: int) -> str:
 def _row(name: str, scores: Sequence[Score]) -> str:
     columns = [f"| {name} | {len(scores)}"]
     for values in ([s.v0 for s in scores], [s.v1 for s in scores]):
-        numbers = [sum(values) / len(values), min(values), max(values)]
+        numbers = [fmean(values), min(values), max(values)]
         columns.append(" | ".join(f"{number / hardened.MAX_SCORE:.0%}" for number in numbers))
     return " | ".join(columns) + " |"
 
@@ -159,6 +160,10 @@ def _junk_table(sandbox: Sandbox, kinds: Sequence[Kind], cases: Sequence[Case]) 
 
 
 _HEAD = """# What the coding rewards pay
+
+> Version 0, the published reward, pays up to 100 % of its maximum where one agent writes the whole program and the other's
+> function is called for show, and 38 % for well-formed code that computes something else. Version 1 pays 54 % and at most
+> 5 % for the same programs, and 100 % to right pairs that share the work.
 
 Scores in percent of 4, for version 0 (the published reward) and version 1 (`textmarl.envs.coding.hardened`, where the
 formulas are). This page is the output of `python -m textmarl.benchmarks.coding_rewards`: junk is made from {problems} problems

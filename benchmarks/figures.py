@@ -48,6 +48,9 @@ DIAGNOSTICS: tuple[tuple[str, str, float, float | None], ...] = (
     ("approx_kl", "KL to the policy that sampled", 1.0, 0.0),
 )
 
+# Where these are 0, all returns of every group were equal and nothing was learned.
+SIGNALS = frozenset({"credit_std", "grad_norm"})
+
 # Stand-ins that the SVG's text, axes and grid are drawn in; `to_svg` puts the page's own colours in their place.
 INK, MUTED, GRID = "#010203", "#040506", "#070809"
 PAGE_COLOURS = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
@@ -190,6 +193,16 @@ def draw_learning_curve(axes: Axes, run: RunRecord, title: str = "") -> None:
     if not len(steps) and not run.evaluations:
         say(axes, "no score yet")
         return
+    known = run.evaluations[-1].evaluation.reference_scores if run.evaluations else {}
+    for index, (name, score) in enumerate(known.items()):
+        axes.axhline(
+            score * (100 / maximum if maximum else 1.0),
+            color=PALETTE[(index + 2) % len(PALETTE)],
+            ls="--",
+            lw=1.2,
+            zorder=1,
+            label=one_line(name, 24),
+        )
     low, high = axes.get_ylim()
     if percent and high - low < 2:  # hardly a change must not look like one
         axes.set_ylim(low - 1, high + 1)
@@ -237,6 +250,8 @@ def draw_metrics(axes: Axes, run: RunRecord) -> None:
 
 
 def _draw_means(axes: Axes, run: RunRecord, prefix: str) -> None:
+    if not any(run.series(f"{prefix}/{name}")[1].any() for name in run.names(prefix)):
+        _note(axes, "0 in every step")
     for index, name in enumerate(run.names(prefix)):
         steps, values = run.series(f"{prefix}/{name}")
         axes.plot(
@@ -263,6 +278,8 @@ def draw_task_gains(axes: Axes, run: RunRecord, comparison: Comparison) -> None:
         np.arange(1, len(gains) + 1), gains, width=0.8, color=[GAIN if gain > 0 else LOSS for gain in gains]
     )
     axes.axhline(0, color=matplotlib.rcParams["axes.labelcolor"], lw=0.8)
+    if not gains.any():
+        _note(axes, "no task changed")
     axes.set_xlabel("tasks, the largest gain first")
     axes.set_ylabel("change, points" if maximum else "change of the score")
     axes.set_xlim(0.2, len(gains) + 0.8)
@@ -301,6 +318,8 @@ def draw_diagnostic(
             label=one_line(name, 24),
         )
         highest = max(highest, float(factor * values.max(initial=0.0)))
+    if names and not any(run.series(f"{key}/{name}")[1].any() for name in names):
+        _note(axes, "no signal: 0 in every step" if key in SIGNALS else "0 in every step")
     if low is not None:
         axes.set_ylim(low, low + 1.08 * (highest - low) if highest > low else low + 1)
     whole_steps(axes.xaxis)
@@ -336,6 +355,11 @@ def smoothing_window(points: int) -> int:
 def whole_steps(axis: Axis) -> None:
     """Ticks at whole numbers only."""
     axis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
+
+
+def _note(axes: Axes, text: str) -> None:
+    """Says what lines that lie on the axis do not show."""
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
 
 
 def say(axes: Axes, text: str) -> None:

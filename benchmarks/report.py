@@ -25,7 +25,7 @@ from textmarl.benchmarks import figures, transcripts
 from textmarl.benchmarks.comparison import Change, Comparison, compare, mean_score
 from textmarl.benchmarks.runs import CONFIG, RunRecord, is_number, load_run
 from textmarl.benchmarks.statistics import Interval
-from textmarl.benchmarks.wording import bounds, duration, number, one_line, printable
+from textmarl.benchmarks.wording import bounds, duration, number, one_line, printable, references
 
 PAGE, PICTURE = "report.html", "report.png"
 BESIDE = 3  # metrics beside the score in a headline; all are in their table
@@ -46,6 +46,8 @@ def write_report(run_dir: str | Path) -> Path:
     lines = [_headline(run, comparison)]
     if comparison is not None and comparison.metrics:
         lines.append(_beside(comparison.metrics))
+    if run.evaluations and (known := references(run.evaluations[-1].evaluation)):
+        lines.append(known)
     figures.write_picture(run, comparison, _title(run), lines, aside)
     os.replace(aside, picture)
     aside = run.folder / f".{PAGE}"
@@ -158,6 +160,8 @@ def _summary(run: RunRecord, comparison: Comparison | None) -> str:
             )
         else:
             sub += " There is no second evaluation yet to compare with."
+        if known := references(scored.evaluation):
+            sub += f"<br>{escape(known)}"
         big = f'<div class="scores">{number(interval.estimate, 1)}{small}</div>'
         return f'<div class="card headline">{big}<div><div class="change">{bounds(interval, 1)}</div>{_sub(sub, notes)}</div></div>'
     score = comparison.score
@@ -184,6 +188,8 @@ def _summary(run: RunRecord, comparison: Comparison | None) -> str:
         sub += f" No interval: {change.note}."
     if comparison.metrics:
         sub += f"<br>{escape(_beside(comparison.metrics))}"
+    if known := references(comparison.after.evaluation):
+        sub += f"<br>{escape(known)}"
     all_tasks = set(comparison.before.evaluation.per_task()) | set(comparison.after.evaluation.per_task())
     if len(all_tasks) > len(comparison.tasks):
         notes.append(f"Only the {len(comparison.tasks)} tasks that both evaluations played are compared.")
@@ -203,6 +209,8 @@ def _learning_curve(run: RunRecord) -> str:
         "Each dot is the mean score of the joint actions of one training step, on that step's tasks; the line is their "
         "trailing mean. Diamonds are evaluations, with 95 % intervals."
     )
+    if run.evaluations and run.evaluations[-1].evaluation.reference_scores:
+        caption += " Dashed lines are what known ways of playing score on the evaluated tasks."
     return f"<h2>Learning curve</h2>{_figure(svg, caption)}"
 
 

@@ -125,7 +125,7 @@ def load_run(folder: str | Path) -> RunRecord:
     if not any((folder / name).is_file() for name in (CONFIG, METRICS, EVALUATIONS)):
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
         raise ValueError(
-            f"{folder} is no run: it has none of {CONFIG}, {METRICS}, {EVALUATIONS}, but {found}; "
+            f"{folder} is not a run: it has none of {CONFIG}, {METRICS}, {EVALUATIONS}, but {found}; "
             "give the run folder that `textmarl train` wrote, such as runs/name"
         )
     unreadable: dict[str, int] = {}

@@ -44,8 +44,8 @@ def intervals_of(evaluation: Evaluation) -> dict[str, dict[str, Interval]]:
 def summarise(evaluation: Evaluation) -> dict[str, Any]:
     """A dict of JSON values: counts, and means with 95 % intervals (None where there is none, `note` says why).
 
-    The keys: `environment`, `tasks`, `episodes`, `failed`, `max_score`, `percent` (of it), `score`, `terms`, `metrics`
-    and `pass@k`. Each mean is `{"mean", "low", "high", "note"}`.
+    The keys: `environment`, `tasks`, `episodes`, `failed`, `max_score`, `percent` (of it), `reference_scores` (what known
+    ways of playing score, where the environment says), `score`, `terms`, `metrics` and `pass@k`. Each mean is `{"mean", "low", "high", "note"}`.
     """
     means: dict[str, Any] = {}
     if evaluation.episodes:
@@ -61,6 +61,7 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
         "failed": len(evaluation.failures),
         "max_score": evaluation.max_score,
         "percent": _number(evaluation.percent),
+        "reference_scores": evaluation.reference_scores,
         **means,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from textmarl.agents.episodes import Evaluation
 from textmarl.benchmarks.statistics import Interval
 
 # Control characters except tab and line feed, lone surrogates, and what is no character.
@@ -53,6 +54,20 @@ def bounds(interval: Interval, digits: int = 2, sign: bool = False) -> str:
     if not math.isfinite(interval.low):
         return ""
     return f"[{number(interval.low, digits, sign)}, {number(interval.high, digits, sign)}]"
+
+
+def references(evaluation: Evaluation) -> str:
+    """What known ways of playing score, to be read beside the score; empty where the environment names none.
+
+    >>> references(Evaluation("Climbing-v0", 11.0, reference_scores={"optimal": 11.0, "uniform": -31 / 9}))
+    'for comparison: optimal 11.00 (100.0 %), uniform −3.44 (−31.3 %)'
+    """
+    shown = [
+        f"{one_line(name, 24)} {number(score)}"
+        + (f" ({number(100 * score / evaluation.max_score, 1)} %)" if evaluation.max_score else "")
+        for name, score in evaluation.reference_scores.items()
+    ]
+    return f"for comparison: {', '.join(shown)}" if shown else ""
 
 
 def duration(seconds: float) -> str:

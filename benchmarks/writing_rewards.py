@@ -212,6 +212,10 @@ def _climb_table(tasks: Sequence[Task], evaluations: int) -> list[str]:
 
 _HEAD = """# What the writing rewards pay
 
+> Version 0, the published reward, never reads the source: it pays 99 % of its maximum for unrelated words with
+> connectives, and about 85 % for most copies. Version 1 pays under 25 % for all of these kinds of junk and over 85 % to good
+> pairs in own words; copies with gaps get through on some sources, and a search against one known source beats it.
+
 Scores in percent of 3, for version 0 (the published reward) and version 1 (`textmarl.envs.writing.hardened`, where
 the formulas are). This page is the output of `python -m textmarl.benchmarks.writing_rewards`; the tests hold the
 bounds: every junk pair under 25 %, every good pair over 85 %, mediocre ones between and in the order of their

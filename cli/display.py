@@ -33,6 +33,8 @@ class TrainingDisplay(Observer):
         evaluated: what an evaluation is made on ("32 held-out tasks").
     """
 
+    keeps_log = True
+
     def __init__(
         self, console: Console, log: Path, transcripts: int = 0, evaluated: str = "held-out tasks"
     ) -> None:

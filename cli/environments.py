@@ -28,7 +28,10 @@ def text_environments() -> dict[str, EnvSpec]:
 
 
 def find(env_id: str | None) -> EnvSpec:
-    """The specification registered under an id; an id without a version means the newest.
+    """The specification registered under an id.
+
+    An id without a version means the newest, as for `pettingzoo.make`; a name without a namespace (`TLDR`) is taken in
+    the only namespace that has it.
 
     Raises:
         CommandError: no id, or none like it.
@@ -36,8 +39,16 @@ def find(env_id: str | None) -> EnvSpec:
     known = text_environments()
     if not env_id:
         raise CommandError(f"no environment: give --env ID, one of {', '.join(known)} (see `textmarl envs`)")
+    full = env_id
+    if "/" not in env_id:
+        namespaces = {
+            name.rpartition("/")[0]
+            for name in known
+            if env_id in (leaf := name.rpartition("/")[2], leaf.rpartition("-v")[0])
+        }
+        full = "/".join([*namespaces, env_id]) if len(namespaces) == 1 else env_id
     try:
-        return pettingzoo.env_registry.registration.spec("parallel", env_id)
+        return pettingzoo.env_registry.registration.spec("parallel", full.lstrip("/"))
     except PettingZooRegistryError as error:
         same_name = [
             name for name in known if name.rpartition("/")[2].lower() == env_id.rpartition("/")[2].lower()
@@ -147,7 +158,8 @@ def make(env_id: str | None, kwargs: Mapping[str, Any], section: str = "env.kwar
         else value
         for name, value in arguments.items()
     }
-    with told_in_one_line(f"{spec.id} cannot be made ({section}: {dict(kwargs)})"):
+    given = f" ({section}: {dict(kwargs)})" if kwargs else ""
+    with told_in_one_line(f"{spec.id} cannot be made{given}"):
         env = pettingzoo.make("parallel", spec.id, **values)
         return env if protocol is None else wrap(env, protocol)
 

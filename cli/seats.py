@@ -65,7 +65,7 @@ def assign(options: Sequence[str], seats: Sequence[str]) -> dict[str, str]:
         if seat not in chosen:
             if not for_all:
                 raise CommandError(
-                    f"nobody sits on {seat!r}: give --agent SPEC or --agent {seat}=SPEC ({KINDS})"
+                    f"{seat!r} has no agent: give --agent SPEC or --agent {seat}=SPEC ({KINDS})"
                 )
             chosen[seat] = for_all[0]
     for spec in chosen.values():

@@ -145,15 +145,23 @@ def _parser(algorithm: type[Algorithm], spec: EnvSpec | None) -> ArgumentParser:
     parser = command_parser(
         "train",
         "--env ID [--config FILE] [--run DIR] [options]",
-        "Train a team of language models in an environment. Every option can stand in a YAML file (--config) under "
+        "Train a team of language models in an environment: `textmarl train --env textmarl/TLDR-v1`. Every option can stand in a YAML file (--config) under "
         "its dotted name; flags win. Ctrl-C ends after the current step and says how to go on.",
     )
     parser.add_argument("--config", metavar="FILE", type=str, action="append", help="a YAML file; repeatable")
     parser.add_argument(
-        "--preset", metavar="NAME", type=str | None, default=None, help="the algorithm's, e.g. paper"
+        "--preset",
+        metavar="NAME",
+        type=str | None,
+        default=None,
+        help="the algorithm's, e.g. paper; default: none",
     )
     parser.add_argument(
-        "--run", metavar="DIR", type=str | None, default=None, help="run directory; default: runs/..."
+        "--run",
+        metavar="DIR",
+        type=str | None,
+        default=None,
+        help="run directory; default: a new one in runs/",
     )
     parser.add_argument(
         "--resume", metavar="DIR", nargs="?", const="", type=str | None, default=None,
@@ -161,10 +169,17 @@ def _parser(algorithm: type[Algorithm], spec: EnvSpec | None) -> ArgumentParser:
         "its memory may be changed, such as --trainer.steps",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", type=int | None, default=None, help="sets trainer.seed and team.seed at once"
+        "--seed",
+        type=int | None,
+        default=None,
+        help="sets trainer.seed and team.seed at once; default: each its own",
     )
     parser.add_argument(
-        "--transcripts", metavar="N", type=int, default=10, help="show a transcript every N steps; 0: never"
+        "--transcripts",
+        metavar="N",
+        type=int,
+        default=10,
+        help="show a transcript every N steps; 0: never; default: %(default)s",
     )
     group = add_environment(
         parser,
@@ -218,7 +233,7 @@ def _saved_config(run: Path) -> dict[str, Any]:
     path = run / "config.yaml"
     if not path.is_file():
         raise CommandError(
-            f"--resume {run}: there is no {path}, so this is no run directory; start a run with --run"
+            f"--resume {run}: there is no {path}, so this is not a run directory; start a run with --run"
         )
     return _read_files([str(path)])
 

@@ -16,6 +16,7 @@ from textmarl.benchmarks.statistics import (
     paired_change,
 )
 from textmarl.benchmarks.summary import intervals_of
+from textmarl.benchmarks.wording import references
 
 
 def evaluation_table(evaluation: Evaluation, split: str | None = None) -> Table:
@@ -40,7 +41,8 @@ def evaluation_table(evaluation: Evaluation, split: str | None = None) -> Table:
     for name, interval in beside.items():
         table.add_row(f"  {name}", _value(interval.estimate), _bounds(interval), "")
     intervals = [score, *named["terms"].values(), *beside.values()]
-    table.caption = "\n".join(line for line in (_about(intervals), _answers(evaluation)) if line)
+    lines = (_about(intervals), _references(evaluation), _answers(evaluation))
+    table.caption = "\n".join(line for line in lines if line)
     return table
 
 
@@ -111,7 +113,8 @@ def change_table(before: Evaluation, after: Evaluation, held_out: bool = True) -
             _value(change.estimate, sign=True),
             _bounds(change, sign=True),
         )
-    table.caption = _about(intervals) or "intervals of the change: t, over the differences of tasks"
+    about = _about(intervals) or "intervals of the change: t, over the differences of tasks"
+    table.caption = "\n".join(line for line in (about, _references(after)) if line)
     return table
 
 
@@ -119,6 +122,10 @@ def _about(intervals: Sequence[Interval]) -> str:
     """What intervals are about that are not over tasks."""
     notes = dict.fromkeys(own.note for own in intervals if own.note and math.isfinite(own.low))
     return "\n".join(f"intervals {note}" for note in notes)
+
+
+def _references(evaluation: Evaluation) -> str:
+    return references(evaluation).replace("−", "-")  # as the numbers of the table
 
 
 def _begin_beside(table: Table, any_follow: bool = True) -> None:

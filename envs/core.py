@@ -40,6 +40,7 @@ from typing import Any, Literal
 from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
+from textmarl.envs.declarations import check_arguments, check_declaration, finite, positive_int
 from textmarl.envs.settings import WithSettings
 from textmarl.envs.spaces import Observation, UnicodeText
 from textmarl.envs.tasks import Task, TaskSet
@@ -62,6 +63,9 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
         max_score: the score that counts as 100 % in reports.
         metric_names: names of the metrics beside the score, the same at every step; none by default.
         success_metric: the one of them that is 1.0 if the task is solved (pass@k counts it), or None.
+        reference_scores: name -> the expected score of an episode (of its last turn) under a way of playing that readers
+            compare with, such as {"optimal": 11.0, "uniform": -3.4}; reports show them beside the score. None by default,
+            and none where `reward_fn` is given.
         individual_rewards: True if `judge` also returns a reward for each agent alone.
         progress_rewards: True if a step pays what its turn is worth more than the turn before (the first one: more
             than 0), so that an episode's rewards add up to the score of its last turn, which is what reports give.
@@ -107,6 +111,7 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
     max_score: float = 1.0
     metric_names: tuple[str, ...] = ()
     success_metric: str | None = None
+    reference_scores: Mapping[str, float] = {}
     individual_rewards: bool = False
     progress_rewards: bool = False
     concurrency: int = 1
@@ -116,7 +121,17 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
     # Never changed during an episode, so copies of an environment share them: a copy costs microseconds
     # however many tasks there are and however large the model behind `reward_fn` is.
     _SHARED = frozenset(
-        {"tasks", "task", "history", "reward_fn", "possible_agents", "term_names", "_judge_terms", "settings"}
+        {
+            "tasks",
+            "task",
+            "history",
+            "reward_fn",
+            "possible_agents",
+            "term_names",
+            "reference_scores",
+            "_judge_terms",
+            "settings",
+        }
     )
 
     # What an episode is made of; never changed in place.
@@ -139,55 +154,17 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
         max_score: float | None = None,
         render_mode: str | None = None,
     ) -> None:
-        name = type(self).__name__
         if tasks is not None:
             self.tasks = tasks
-        try:
-            has_tasks = isinstance(self.tasks, TaskSet)
-        except AttributeError:
-            has_tasks = False
-        if not has_tasks:
-            raise TypeError(
-                f"{name} has no task set: set the class attribute `tasks` or hand one to the constructor, "
-                'for instance TaskSet.of(["first task", "second task"]).'
-            )
-        agents: Any = self.possible_agents
-        if not agents or not isinstance(agents, (list, tuple)):
-            raise TypeError(
-                f"{name} needs the class attribute `possible_agents`, a list of its agents' names."
-            )
-        if len(set(agents)) != len(agents):
-            raise ValueError(f"{name} names an agent twice: {agents}.")
-        if self.success_metric is not None and self.success_metric not in self.metric_names:
-            raise ValueError(
-                f"{name}: success_metric {self.success_metric!r} is not one of {self.metric_names}."
-            )
-        if render_mode not in (None, "ansi"):
-            raise ValueError(
-                f'{name} renders as text only: render_mode must be "ansi" or None, not {render_mode!r}.'
-            )
-        if reward not in ("team", "individual"):
-            raise ValueError(f'reward must be "team" or "individual", not {reward!r}.')
-        if reward == "individual" and not self.individual_rewards:
-            raise ValueError(f'{name} defines no individual rewards: use reward="team".')
-        if reward == "individual" and reward_fn is not None:
-            raise ValueError('reward_fn replaces the team reward: use it with reward="team".')
-        if reward_fn is not None and not callable(reward_fn):
-            raise TypeError(
-                f"reward_fn must be callable as reward_fn(responses, task), not {type(reward_fn).__name__}."
-            )
-        if None not in (max_turns, max_cycles) and max_turns != max_cycles:
-            raise ValueError(
-                f"max_turns={max_turns} and max_cycles={max_cycles} mean the same: give one of them."
-            )
-
+        check_declaration(self)
+        check_arguments(self, reward, reward_fn, max_turns, max_cycles, render_mode)
         self.possible_agents = list(self.possible_agents)
         self.agents: list[str] = []
         self.observation_spaces = {agent: UnicodeText() for agent in self.possible_agents}
         self.action_spaces = {agent: UnicodeText() for agent in self.possible_agents}
         self.state_space = UnicodeText()
         self.render_mode = render_mode
-        self.max_turns = _positive_int(
+        self.max_turns = positive_int(
             "max_turns", next((m for m in (max_turns, max_cycles) if m is not None), 1)
         )
         self.reward = reward
@@ -196,10 +173,11 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
         self._judge_terms = tuple(self.term_names)
         if reward_fn is not None:
             self.term_names = ("reward_fn",)
+            self.reference_scores = {}
             self.max_score = 1.0
             self.concurrency = 1  # it may be anybody's code, a model on a GPU
         if max_score is not None:
-            self.max_score = _finite("max_score", max_score)
+            self.max_score = finite("max_score", max_score)
         if not self.max_score > 0:
             raise ValueError(f"max_score must be positive, not {self.max_score}: reports divide by it.")
         self.np_random: Any = None  # a numpy.random.Generator from the first reset on
@@ -448,15 +426,13 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
 
     def _terms(self, outcome: Outcome, responses: dict[str, str]) -> dict[str, float]:
         if self.reward_fn is not None:
-            return {
-                "reward_fn": _finite("The value of reward_fn", self.reward_fn(dict(responses), self.task))
-            }
+            return {"reward_fn": finite("The value of reward_fn", self.reward_fn(dict(responses), self.task))}
         if set(outcome.terms) != set(self._judge_terms):
             raise ValueError(
                 f"{type(self).__name__}.judge() returned the terms {sorted(outcome.terms)}, "
                 f"but the class declares term_names = {self._judge_terms}."
             )
-        return {name: _finite(f"Reward term {name!r}", outcome.terms[name]) for name in self._judge_terms}
+        return {name: finite(f"Reward term {name!r}", outcome.terms[name]) for name in self._judge_terms}
 
     def _individual(self, outcome: Outcome) -> dict[str, float] | None:
         if not self.individual_rewards:
@@ -466,7 +442,7 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
                 f"{type(self).__name__} declares individual_rewards, but judge() returned individual="
                 f"{outcome.individual!r}; expected one number for each of {self.agents}."
             )
-        return {a: _finite(f"The individual reward of {a!r}", outcome.individual[a]) for a in self.agents}
+        return {a: finite(f"The individual reward of {a!r}", outcome.individual[a]) for a in self.agents}
 
     def _metrics(self, outcome: Outcome) -> dict[str, float]:
         if set(outcome.metrics) != set(self.metric_names):
@@ -474,7 +450,7 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
                 f"{type(self).__name__}.judge() returned the metrics {sorted(outcome.metrics)}, "
                 f"but the class declares metric_names = {self.metric_names}."
             )
-        return {name: _finite(f"Metric {name!r}", outcome.metrics[name]) for name in self.metric_names}
+        return {name: finite(f"Metric {name!r}", outcome.metrics[name]) for name in self.metric_names}
 
     def _worth(self, score: float, individual: dict[str, float] | None) -> dict[str, float]:
         """What a turn is worth to each agent, by the reward that was chosen."""
@@ -484,13 +460,13 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
 
     def _shifts(self, given: float | Mapping[str, float]) -> dict[str, float]:
         if not isinstance(given, Mapping):
-            return dict.fromkeys(self.possible_agents, _finite("reward_shift", given))
+            return dict.fromkeys(self.possible_agents, finite("reward_shift", given))
         if set(given) != set(self.possible_agents):
             raise ValueError(
                 f"reward_shift must be one number, or one for each of {self.possible_agents}; "
                 f"it has {sorted(given)}."
             )
-        return {agent: _finite(f"reward_shift of {agent!r}", given[agent]) for agent in self.possible_agents}
+        return {agent: finite(f"reward_shift of {agent!r}", given[agent]) for agent in self.possible_agents}
 
     def _infos(
         self,
@@ -512,23 +488,3 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
             if metrics:
                 infos[agent]["metrics"] = dict(metrics)
         return infos
-
-
-def _positive_int(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or number < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, not {value!r}.")
-    return number
-
-
-def _finite(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be a finite number, not {value!r}.")
-    return number

@@ -13,6 +13,7 @@ code. All agents are told which part each helper is.
 | Turns              | 1, or more by `max_turns`                                                               |
 | Score              | 0 to 4, with `main_only` 0 to 2.15                                                      |
 | Individual rewards | yes                                                                                     |
+| Metrics            | `pass_rate`, `all_passed`, `timeouts`                                                   |
 | Source             | this project: 105 problems, 70 to train on and 35 held out                              |
 
 The problems come with the package; no network is needed. Programs run in `textmarl.envs.sandbox`.

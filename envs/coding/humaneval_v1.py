@@ -12,7 +12,9 @@ pays for tests passed beyond what guessing passes, and for work that was really 
 | Turns              | 1, or more by `max_turns`                                                          |
 | Score              | 0 to 4, with `main_only` 0 to 2.15                                                 |
 | Individual rewards | yes, those of version 0                                                            |
+| Metrics            | `pass_rate`, `all_passed`, `timeouts`, `v0_score`                                  |
 | Source             | task: MAGRPO (arXiv 2508.04652); data: Chen et al. 2021; reward: this project      |
+| Version            | a reward for shared work that passes tests; `-v0`: the published one               |
 
 ### Arguments
 

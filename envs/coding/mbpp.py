@@ -12,10 +12,13 @@ writes a function `aux`, the main agent the function asked for, which may call `
 | Turns              | 1, or more by `max_turns`                                                                |
 | Score              | 0 to 4, with `main_only` 0 to 2.1                                                        |
 | Individual rewards | yes                                                                                      |
+| Metrics            | `pass_rate`, `all_passed`, `timeouts`                                                    |
 | Source             | MAGRPO (arXiv 2508.04652), data: Austin et al. 2021 (arXiv 2108.07732), sanitized, 427   |
+| Version            | the published reward, to compare with papers; else take `-v1`                            |
 
 The data comes from the Hub (`google-research-datasets/mbpp`, `pip install datasets` and a network) or from a local
-copy: `sanitized-mbpp.json` of the authors serves as it is. Programs run in `textmarl.envs.sandbox`.
+copy: the authors' file `sanitized-mbpp.json` serves as it is (`source="sanitized-mbpp.json"`, downloaded from
+https://github.com/google-research/google-research/tree/master/mbpp). Programs run in `textmarl.envs.sandbox`.
 
 ### Arguments
 
@@ -23,7 +26,7 @@ copy: `sanitized-mbpp.json` of the authors serves as it is. Programs run in `tex
 import pettingzoo
 import textmarl.envs
 
-pettingzoo.make("parallel", "textmarl/MBPP-v0", split="train", source="sanitized-mbpp.json", feedback="level")
+pettingzoo.make("parallel", "textmarl/MBPP-v0", split="train", source="hub", max_turns=2, feedback="level")
 ```
 
 `split`: which problems: `"train"` (the paper's `test[15:65]`), `"test"` (the paper's `test[:15]`), the data set's own

@@ -12,7 +12,9 @@ version 0; the reward pays for tests passed beyond what guessing passes, and for
 | Turns              | 1, or more by `max_turns`                                                          |
 | Score              | 0 to 4, with `main_only` 0 to 2.15                                                 |
 | Individual rewards | yes, those of version 0                                                            |
+| Metrics            | `pass_rate`, `all_passed`, `timeouts`, `v0_score`                                  |
 | Source             | task: MAGRPO (arXiv 2508.04652); data: Austin et al. 2021; reward: this project    |
+| Version            | a reward for shared work that passes tests; `-v0`: the published one               |
 
 ### Arguments
 
@@ -20,7 +22,7 @@ version 0; the reward pays for tests passed beyond what guessing passes, and for
 import pettingzoo
 import textmarl.envs
 
-pettingzoo.make("parallel", "textmarl/MBPP-v1", split="train", source="sanitized-mbpp.json")
+pettingzoo.make("parallel", "textmarl/MBPP-v1", split="train", source="hub")
 ```
 
 All arguments are those of `textmarl/MBPP-v0`.

@@ -178,6 +178,10 @@ class Climbing(MatrixGame):
             return self.rung(low) + _STEP * climbers / self.n_agents
         return 0.0
 
+    def other_scores(self) -> dict[str, float]:
+        """That of all on the highest rung of the ladder, where teams that average over the others end."""
+        return {"top rung": 2.0 * self.n_actions + 1}
+
     @property
     def uniform_score(self) -> float:
         """The expected score of one turn of uniform play: the module's formula."""

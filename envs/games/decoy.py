@@ -84,6 +84,11 @@ alone takes d/N from the team.
 Measured with the defaults: the untrained `tiny` model (temperature 1, 8 tokens, three seeds, standard error)
 scores -0.72 ± 0.01 on train: 24 % of its texts choose a word.
 
+Trained with MAGRPO, full weights, 150 steps (`textmarl train --config benchmarks/configs/games_tiny.yaml --env
+textmarl/Decoy-v0 --seed S`, one thread, half a minute), the seeds 0, 1 and 2 reach 0.40 (0.405, 0.400, 0.403) of 1
+on test: both players say the third word whatever sign and map say (always the third: 0.406). They have learnt to play
+actions and to agree, and not to read.
+
 ### Example
 
     >>> import pettingzoo
@@ -102,6 +107,8 @@ scores -0.72 ± 0.01 on train: 24 % of its texts choose a word.
     {'map': 0.0, 'sign': 0.25, 'illegal': 0.0}
     >>> env.optimal_return, env.decoy_return, round(env.uniform_return, 4)
     (1.0, 0.5, 0.2778)
+    >>> sorted(env.reference_scores)
+    ['decoy', 'optimal', 'uniform']
 
 ### Version History
 
@@ -185,7 +192,11 @@ class Decoy(SimultaneousGame):
     @property
     def decoy_return(self) -> float:
         """The expected return of a team that always follows the sign, on the tasks at hand."""
-        return self.max_turns * (self.agreement + (1 - self.agreement) * self.decoy_payoff)
+        return self.max_turns * self.other_scores()["decoy"]
+
+    def other_scores(self) -> dict[str, float]:
+        """That of a team that always follows the sign, on the tasks at hand."""
+        return {"decoy": self.agreement + (1 - self.agreement) * self.decoy_payoff}
 
     def payoffs(self, actions: Sequence[int | None]) -> dict[str, float]:
         """The terms `map` and `sign`; None follows neither."""

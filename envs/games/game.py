@@ -12,7 +12,8 @@ junk, not even in games whose payoffs are negative.
 **Returns.** A return is the sum of an episode's team rewards, undiscounted, without `reward_shift` and of the
 game's own reward (not of a `reward_fn`). Every game knows two: `optimal_return`, the highest there is, and
 `uniform_return`, the expected return if every player draws each of its actions uniformly and independently.
-Evaluations report the score of the last turn.
+Evaluations report the score of the last turn. What it is under optimal, uniform and other play that a page defines is in
+`reference_scores`; tables and reports show it beside the score.
 """
 
 from __future__ import annotations
@@ -65,11 +66,26 @@ class WordGame(TextEnv):
         self.max_score = self.best_score
         self.possible_agents = [f"player_{number}" for number in range(n_agents)]
         super().__init__(tasks, **options)
+        if self.reward_fn is None:
+            self.reference_scores = {
+                "optimal": self.best_score,
+                **self.other_scores(),
+                "uniform": self.uniform_score,
+            }
 
     @property
     def best_score(self) -> float:
         """The highest score of a turn; reports count it as 100 %."""
         return 1.0
+
+    @property
+    @abstractmethod
+    def uniform_score(self) -> float:
+        """The expected score of one turn (the last, where they differ) of uniform, independent legal play, in closed form."""
+
+    def other_scores(self) -> dict[str, float]:
+        """Name -> the expected score of one turn (the last, where they differ) under other play that the game's page defines."""
+        return {}
 
     @property
     @abstractmethod
@@ -119,11 +135,6 @@ class SimultaneousGame(WordGame):
     def uniform_return(self) -> float:
         """The expected return of uniform, independent legal play."""
         return self.max_turns * self.uniform_score
-
-    @property
-    @abstractmethod
-    def uniform_score(self) -> float:
-        """The expected score of one turn of uniform, independent legal play, in closed form."""
 
     @abstractmethod
     def payoffs(self, actions: Sequence[int | None]) -> dict[str, float]:

@@ -183,6 +183,10 @@ class Penalty(MatrixGame):
             return SAFE if self.safe in chosen else PEAK
         return 0.0 if self.safe in chosen else self.penalty
 
+    def other_scores(self) -> dict[str, float]:
+        """That of all on the safe word, where teams that are not sure of each other end."""
+        return {"all safe": 2.0}
+
     @property
     def uniform_score(self) -> float:
         """The expected score of one turn of uniform play: the module's formula."""

@@ -206,15 +206,24 @@ class Relay(WordGame):
     @property
     def uniform_return(self) -> float:
         """The expected return if the acting player names a uniformly drawn word at every turn."""
-        return self.optimal_return / self.n_actions
+        return self.optimal_return * self.uniform_score
+
+    @property
+    def uniform_score(self) -> float:
+        """The expected score of the last turn if the last player names a uniformly drawn word."""
+        return 1 / self.n_actions
+
+    def other_scores(self) -> dict[str, float]:
+        """The best expected score of the last turn, on the tasks at hand, of a team that does not read messages."""
+        lists: dict[tuple[str, ...], Counter[int]] = {}
+        for task in self.tasks:
+            lists.setdefault(task.data["words"], Counter())[task.data["secret"]] += 1
+        return {"silent": sum(max(secrets.values()) for secrets in lists.values()) / len(self.tasks)}
 
     @property
     def silent_return(self) -> float:
         """The best expected return, on the tasks at hand, of a team whose players do not read messages."""
-        lists: dict[tuple[str, ...], Counter[int]] = {}
-        for task in self.tasks:
-            lists.setdefault(task.data["words"], Counter())[task.data["secret"]] += 1
-        guess = sum(max(secrets.values()) for secrets in lists.values()) / len(self.tasks)
+        guess = self.other_scores()["silent"]
         return 1 + (self.n_agents - 1) * guess if self.dense else guess
 
     @property

@@ -14,6 +14,7 @@ together: of about the same vocabulary, the second somewhat longer, well connect
 | Score              | 0 to 2.98, reported as a percentage of 3                          |
 | Individual rewards | yes                                                               |
 | Source             | MAGRPO (arXiv 2508.04652), data `OpenMLRL/arXiv_abstract`         |
+| Version            | the published reward, to compare with papers; else take `-v1`     |
 
 ### Arguments
 

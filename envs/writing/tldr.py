@@ -14,6 +14,7 @@ first by the right factor, well connected, and about the same thing.
 | Score              | 0 to 2.98, reported as a percentage of 3                          |
 | Individual rewards | yes                                                               |
 | Source             | MAGRPO (arXiv 2508.04652), data `trl-lib/tldr`                    |
+| Version            | the published reward, to compare with papers; else take `-v1`     |
 
 ### Arguments
 

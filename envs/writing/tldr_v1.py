@@ -15,6 +15,7 @@ and observations are those of version 0; the reward cannot be earned without rea
 | Individual rewards | yes                                                               |
 | Metrics            | `v0_score`: what version 0 would have paid, 0 to 2.98             |
 | Source             | task: MAGRPO (arXiv 2508.04652); reward: this project             |
+| Version            | a reward that junk cannot earn; `-v0` has the published one       |
 
 ### Arguments
 

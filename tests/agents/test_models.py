@@ -101,7 +101,7 @@ def test_a_model_that_does_not_exist_is_named_with_what_could_be_meant(name: str
     with pytest.raises(ModelNotFound) as caught:
         load_model(name, device="cpu")
     message = str(caught.value)
-    assert f"model {name!r} is not to be had" in message
+    assert f"model {name!r} cannot be loaded" in message
     assert ", ".join(PRESETS) in message
     assert "Check the name" in message and "\n" not in message
 

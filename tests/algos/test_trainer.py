@@ -322,7 +322,7 @@ def test_run_directory_holds_everything(tmp_path):
     run = train(tmp_path, eval_env=Letters(), checkpoint_every=1, keep_checkpoints=2)
     assert {path.name for path in tmp_path.iterdir()} == {
         "config.yaml", "environment.json", "metrics.jsonl", "evaluations.jsonl", "samples.jsonl", "adapters", "team.json",
-        "checkpoints", "tensorboard",
+        "checkpoints", "tensorboard", "log.txt",
     }  # fmt: skip
     for agent in AGENTS:  # an ordinary peft folder
         alone = PeftModel.from_pretrained(

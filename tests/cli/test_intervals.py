@@ -10,6 +10,7 @@ from rich.table import Table
 
 from textmarl.agents import Episode, Evaluation
 from textmarl.benchmarks.statistics import mean_interval, proportion_interval
+from textmarl.benchmarks.summary import summarise
 from textmarl.cli.tables import change_table, evaluation_table
 
 
@@ -45,6 +46,15 @@ def test_pass_at_1_of_one_sample_each_has_an_exact_interval(solved: int, of: int
     (line,) = [line for line in text.splitlines() if "pass@1" in line]
     assert f"{interval.low:.3f} to {interval.high:.3f}" in line
     assert "over samples" not in text
+
+
+def test_what_known_ways_of_playing_score_stands_under_both_tables() -> None:
+    one = evaluation({"game": [0.1, 0.2]})
+    one.reference_scores = {"optimal": 1.0, "uniform": -0.25}
+    for text in (shown(evaluation_table(one)), shown(change_table(one, one))):
+        assert "for comparison: optimal 1.00 (100.0 %), uniform -0.25 (-25.0 %)" in " ".join(text.split())
+    assert "for comparison" not in shown(evaluation_table(evaluation({"game": [0.1, 0.2]})))
+    assert summarise(one)["reference_scores"] == {"optimal": 1.0, "uniform": -0.25}
 
 
 def test_equal_scores_are_named_instead_of_an_interval_without_width() -> None:

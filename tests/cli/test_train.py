@@ -198,7 +198,7 @@ def test_an_algorithm_from_a_file_brings_its_own_flags(tmp_path: Path) -> None:
         (["--config", "nowhere.yaml"], "--config nowhere.yaml: nowhere.yaml: No such file"),
         (["--resume"], "--resume: which run?"),
         (["--resume", "a", "--run", "b"], "name different folders"),
-        (["--resume", "nowhere"], "this is no run directory"),
+        (["--resume", "nowhere"], "this is not a run directory"),
         (["--seed", "x"], "--seed"),
     ],
 )

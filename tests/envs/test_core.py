@@ -305,35 +305,6 @@ def test_a_step_outside_an_episode_says_to_reset(env: Guessing) -> None:
         env.step(both("x"))
 
 
-@pytest.mark.parametrize(
-    "options, complaint",
-    [
-        ({"max_turns": 0}, "max_turns must be an integer of at least 1, not 0"),
-        ({"max_turns": True}, "max_turns must be an integer"),
-        ({"max_turns": 2.0}, "max_turns must be an integer"),
-        ({"max_turns": 2, "max_cycles": 3}, "mean the same"),
-        ({"reward": "shared"}, "'shared'"),
-        ({"reward": "individual", "reward_fn": len}, 'use it with reward="team"'),
-        ({"reward_shift": float("nan")}, "reward_shift must be a finite number"),
-        ({"max_score": 0}, "max_score must be positive"),
-        ({"render_mode": "human"}, 'render_mode must be "ansi" or None'),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        Guessing(**options)
-
-
-def test_unknown_options_of_the_constructor_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"colour"):
-        Guessing(colour="red")
-
-
-def test_individual_rewards_are_refused_where_there_are_none() -> None:
-    with pytest.raises(ValueError, match=r"OneTurn defines no individual rewards"):
-        OneTurn(reward="individual")
-
-
 def test_a_shift_reaches_the_learner_but_not_the_report(env: Guessing) -> None:
     shifted = Guessing(max_turns=3, reward_shift=-2.0)
     for one in (env, shifted):

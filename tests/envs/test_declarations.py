@@ -136,3 +136,38 @@ def test_metrics_beside_the_score_are_reported_but_not_paid() -> None:
 
     with pytest.raises(ValueError, match="success_metric 'solved' is not one of \\('characters',\\)"):
         Misnamed()
+
+
+class Shared(Silent):
+    """Has a reward for each agent."""
+
+    individual_rewards = True
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        ({"max_turns": 0}, "max_turns must be an integer of at least 1, not 0"),
+        ({"max_turns": True}, "max_turns must be an integer"),
+        ({"max_turns": 2.0}, "max_turns must be an integer"),
+        ({"max_turns": 2, "max_cycles": 3}, "mean the same"),
+        ({"reward": "shared"}, "'shared'"),
+        ({"reward": "individual", "reward_fn": len}, 'use it with reward="team"'),
+        ({"reward_shift": float("nan")}, "reward_shift must be a finite number"),
+        ({"max_score": 0}, "max_score must be positive"),
+        ({"render_mode": "human"}, 'render_mode must be "ansi" or None'),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Shared(**options)
+
+
+def test_unknown_options_of_the_constructor_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"colour"):
+        Silent(colour="red")
+
+
+def test_individual_rewards_are_refused_where_there_are_none() -> None:
+    with pytest.raises(ValueError, match=r"Silent defines no individual rewards"):
+        Silent(reward="individual")

@@ -15,11 +15,13 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pettingzoo
 import pytest
 
 import textmarl.envs  # noqa: F401  (registers the games)
+from textmarl.agents import ScriptedAgent, evaluate
 from textmarl.envs import check_env
 from textmarl.envs.games.game import SimultaneousGame, WordGame
 from textmarl.envs.games.vocabulary import ALIASES, WORDS
@@ -121,6 +123,32 @@ def test_closed_forms_equal_the_mean_and_maximum_over_all_joint_actions(
     assert set(best) == {env.best_score} == {env.max_score}
     assert env.uniform_return == pytest.approx(env.max_turns * env.uniform_score)
     assert env.optimal_return == env.max_turns * env.best_score
+    assert env.reference_scores["optimal"] == env.best_score
+    assert env.reference_scores["uniform"] == env.uniform_score
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "expected"),
+    [
+        ("Climbing", {"max_turns": 3}, {"optimal": 11, "top rung": 7, "uniform": -31 / 9}),
+        ("Penalty", {}, {"optimal": 10, "all safe": 2, "uniform": -178 / 9}),
+        ("Chorus", {}, {"optimal": 1, "uniform": 1 / 4}),
+        # Sign and map never agree in "test", and following the sign pays half.
+        ("Decoy", {"split": "test"}, {"optimal": 1, "decoy": 0.5, "uniform": 1 / 9 + 0.5 / 3}),
+        ("Relay", {"dense": True}, {"optimal": 1, "silent": 1 / 4, "uniform": 1 / 4}),
+    ],
+)
+def test_reference_scores_are_what_evaluations_report_under_the_play_that_the_page_defines(
+    name: str, kwargs: dict[str, Any], expected: dict[str, float]
+) -> None:
+    env = pettingzoo.make("parallel", f"textmarl/{name}-v0", **kwargs)
+    assert env.reference_scores == pytest.approx(expected)
+    assert pettingzoo.make("parallel", f"textmarl/{name}-v0", reward_fn=lambda *_: 0.0).reference_scores == {}
+    if name == "Climbing":
+        by_name = dict(zip(("optimal", "top rung"), env.tasks[0].data["words"], strict=False))
+        for play, word in by_name.items():
+            result = evaluate(env, dict.fromkeys(env.possible_agents, ScriptedAgent(word)))
+            assert result.score == result.reference_scores[play]
 
 
 def test_a_scripted_team_reaches_the_optimum_in_every_task(simultaneous: SimultaneousGame) -> None:
