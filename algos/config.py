@@ -43,8 +43,9 @@ class TrainerConfig:
     """Of AdamW."""
     max_grad_norm: float = 1.0
     """Each agent's gradient is clipped to this norm; 0 does not clip."""
-    micro_batch_tokens: int = 4096
-    """Tokens in one forward and backward pass: bounds the memory of the update, not its result."""
+    micro_batch_tokens: int = 1024
+    """Tokens in one forward and backward pass, a prompt once for its group: bounds the memory of the update, not its
+    result. Two CPU cores are busy with 1024; a GPU may want more."""
     rollout_batch_size: int = 64
     """Responses decoded at once."""
     eval_every: int = 0
