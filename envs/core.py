@@ -45,7 +45,7 @@ from textmarl.envs.settings import WithSettings
 from textmarl.envs.spaces import Observation, UnicodeText
 from textmarl.envs.tasks import Task, TaskSet
 from textmarl.envs.transcript import printable, rendered_turn
-from textmarl.envs.turns import Outcome, Turn
+from textmarl.envs.turns import Outcome, Turn, check_actions
 
 __all__ = ["Outcome", "RewardFunction", "TextEnv", "Turn"]
 
@@ -404,24 +404,8 @@ class TextEnv(ParallelEnv[str, str, str], WithSettings, ABC):
         if not self.agents:
             why = "the episode has ended" if self.history else "no episode has begun"
             raise RuntimeError(f"{type(self).__name__}.step(): {why}; call reset() first.")
-        if not isinstance(actions, Mapping):
-            raise TypeError(
-                f"step() takes a dict of one text per agent, not {type(actions).__name__}; "
-                f"its agents are {self.agents}."
-            )
         acting = self.acting
-        unknown = [agent for agent in actions if agent not in self.agents]
-        missing = [agent for agent in acting if agent not in actions]
-        if unknown or missing:
-            raise ValueError(
-                f"step() takes one text from each of {acting}: missing {missing}, unknown {unknown}."
-            )
-        for agent, text in actions.items():
-            if not isinstance(text, str):
-                raise TypeError(
-                    f"The action of {agent!r} must be a str, not {type(text).__name__}: "
-                    "hand over the text itself (an agent with nothing to say sends an empty text)."
-                )
+        check_actions(actions, acting, self.agents)
         return {agent: actions[agent] if agent in acting else "" for agent in self.agents}
 
     def _terms(self, outcome: Outcome, responses: dict[str, str]) -> dict[str, float]:

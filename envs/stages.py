@@ -20,6 +20,7 @@ from textmarl.envs import vector
 from textmarl.envs.settings import constructor_settings
 from textmarl.envs.spaces import Observation, UnicodeText
 from textmarl.envs.transcript import printable
+from textmarl.envs.turns import check_actions
 
 Said = tuple[Mapping[str, str], ...]
 """The texts of the stages of a turn that are done: agent -> text, for those who acted."""
@@ -97,21 +98,7 @@ class TextWrapper(BaseParallelWrapper):
         acting = self.acting
         if not acting:
             raise RuntimeError(f"{self}.step(): no episode is running; call reset() first.")
-        if not isinstance(actions, Mapping):
-            raise TypeError(
-                f"step() takes a dict of one text per agent, not {type(actions).__name__}; now {acting} act."
-            )
-        unknown = [agent for agent in actions if agent not in self.agents]
-        missing = [agent for agent in acting if agent not in actions]
-        if unknown or missing:
-            raise ValueError(
-                f"step() takes one text from each of {acting}: missing {missing}, unknown {unknown}."
-            )
-        for agent, text in actions.items():
-            if not isinstance(text, str):
-                raise TypeError(
-                    f"The action of {agent!r} must be a str, not {type(text).__name__}: hand over the text itself."
-                )
+        check_actions(actions, acting, self.agents)
         return {agent: actions[agent] for agent in acting}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -40,3 +40,33 @@ class Turn:
     outcome: Outcome
     terms: Mapping[str, float]
     score: float
+
+
+def check_actions(actions: Mapping[str, str], acting: Sequence[str], agents: Sequence[str]) -> None:
+    """Refuse actions that are not one text from each agent that acts.
+
+    Args:
+        actions: what `step` was given.
+        acting: who must have written.
+        agents: who may be among them.
+
+    Raises:
+        TypeError: `actions` is no mapping, or an action is no str.
+        ValueError: an agent is missing or unknown.
+    """
+    if not isinstance(actions, Mapping):
+        raise TypeError(
+            f"step() takes a dict of one text per agent, not {type(actions).__name__}; {list(acting)} act now."
+        )
+    unknown = [agent for agent in actions if agent not in agents]
+    missing = [agent for agent in acting if agent not in actions]
+    if unknown or missing:
+        raise ValueError(
+            f"step() takes one text from each of {list(acting)}: missing {missing}, unknown {unknown}."
+        )
+    for agent, text in actions.items():
+        if not isinstance(text, str):
+            raise TypeError(
+                f"The action of {agent!r} must be a str, not {type(text).__name__}: hand over the text itself (an agent "
+                "with nothing to say sends an empty text)."
+            )

@@ -20,7 +20,7 @@ from textmarl.benchmarks.speed.plan import Measurement
 from textmarl.benchmarks.speed.prompts import make_prompts
 
 HERE = Path(__file__).parent
-MODULES = {"textmarl": "ours", "transformers": "library", "floor": "floor"}
+MODULES = {"textmarl": "ours", "transformers": "peer_transformers", "floor": "floor"}
 LIMIT_SECONDS = 2 * 60 * 60
 
 

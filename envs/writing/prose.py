@@ -134,40 +134,49 @@ class Prose:
 def read(text: str) -> Prose:
     """Splits a text into what the measures need. Linear in its length."""
     words: list[str] = []
+    stems: list[str] = []
+    is_content: list[bool] = []
     sentences: list[tuple[int, int]] = []
     classes = [BREAK]
+    positions: dict[str, list[int]] = {}
     start = 0
-    for match in _TOKEN.finditer(text.lower().replace("’", "'")):
-        token = match[0]
-        if token[0].isalnum():
-            words.append(token)
-            classes.append(word_class(token))
-        elif token in ",;:()–—":
+    for token in _TOKEN.findall(text.lower().replace("’", "'")):
+        own_class, own_stem, counts = _word(token)
+        if own_class == PAUSE:
             if classes[-1] not in (BREAK, PAUSE):
                 classes.append(PAUSE)
-        elif len(words) > start:
-            sentences.append((start, len(words)))
-            start = len(words)
-            classes.append(BREAK)
+        elif own_class == BREAK:
+            if len(words) > start:
+                sentences.append((start, len(words)))
+                start = len(words)
+                classes.append(BREAK)
+        else:
+            positions.setdefault(own_stem, []).append(len(words))
+            words.append(token)
+            stems.append(own_stem)
+            is_content.append(counts)
+            classes.append(own_class)
     if len(words) > start:
         sentences.append((start, len(words)))
         classes.append(BREAK)
-    stems = tuple(map(stem, words))
-    functional = stop_words()
-    is_content = tuple(word.split("'", 1)[0] not in functional for word in words)
-    content = frozenset(s for s, counts in zip(stems, is_content, strict=True) if counts)
-    positions: dict[str, list[int]] = {}
-    for index, s in enumerate(stems):
-        positions.setdefault(s, []).append(index)
+    content = frozenset(itertools.compress(stems, is_content))
     return Prose(
         words=tuple(words),
-        stems=stems,
-        is_content=is_content,
+        stems=tuple(stems),
+        is_content=tuple(is_content),
         sentences=tuple(sentences),
         classes=tuple(classes),
         content=content,
         positions=positions,
     )
+
+
+@functools.lru_cache(maxsize=65536)
+def _word(token: str) -> tuple[str, str, bool]:
+    """Class and stem of a token, and whether it is a content word; of punctuation the class alone."""
+    if not token[0].isalnum():
+        return PAUSE if token in ",;:()–—" else BREAK, "", False
+    return word_class(token), stem(token), token.split("'", 1)[0] not in stop_words()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -299,13 +308,17 @@ def copied_passages(prose: Prose, source: Prose) -> float:
     before: dict[int, tuple[int, int]] = {}
     last: dict[int, tuple[int, int]] = {}
     for index, word in enumerate(prose.stems):
+        places = source.positions.get(word)
+        if places is None:  # a word of its own ends what it does not stand within
+            before, last = last, {}
+            continue
         reached: dict[int, tuple[int, int]] = {}
         for positions in (last, before):
             for position, passage in positions.items():
                 if source_stems[position] == word and passage > reached.get(position, (0, 0)):
                     reached[position] = passage
         if prose.is_content[index]:
-            for position in source.positions.get(word, ()):
+            for position in places:
                 reached.setdefault(position, (0, index))
         following: dict[int, tuple[int, int]] = {}
         for position, (length, began) in reached.items():

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 
 from textmarl.agents.tiny import tiny_model, tiny_tokenizer
 from textmarl.benchmarks.speed import __main__ as command
-from textmarl.benchmarks.speed import floor, library, ours, processes, summary, work
+from textmarl.benchmarks.speed import floor, ours, peer_transformers, processes, summary, work
 from textmarl.benchmarks.speed.plan import PARTS, ROWS, Measurement, in_turns, plan
 from textmarl.benchmarks.speed.plots import save_plots, series
 from textmarl.benchmarks.speed.prompts import make_prompts, prompt_length
@@ -105,7 +105,7 @@ def test_our_update_runs() -> None:
 
 def test_the_library_generates_from_the_same_request() -> None:
     job = replace(TINY, agents=1)
-    assert library.generation(job, tiny_prompts(job), repeats=1)["tokens_per_second"] > 0
+    assert peer_transformers.generation(job, tiny_prompts(job), repeats=1)["tokens_per_second"] > 0
 
 
 def test_a_team_never_stops_early_and_its_adapters_do_something() -> None:

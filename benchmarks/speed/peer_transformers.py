@@ -1,6 +1,6 @@
 """`transformers`' own `generate` with the same weights, the rows that our generation is compared with.
 
-    python -m textmarl.benchmarks.speed.library < request.json
+    python -m textmarl.benchmarks.speed.peer_transformers < request.json
 
 The plain base, without adapters: less work than our rows with adapters do.
 """
