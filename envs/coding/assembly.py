@@ -46,7 +46,7 @@ from __future__ import annotations
 import ast
 import itertools
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from textmarl.envs.coding import reading
 from textmarl.envs.coding.scopes import (
@@ -113,6 +113,9 @@ def extract(text: str, name: str, *, drop: Collection[str] = ()) -> Part:
     if not name.isidentifier() or name in drop:
         raise ValueError(f"the wanted function needs a name that is not dropped as well, not {name!r}")
     found = reading.read(text, name)
+    if found.broken and len(found.broken) < len(text):
+        # By itself it may be read otherwise than in the midst of the text, and by itself it will be run.
+        return replace(extract(found.broken, name, drop=drop), text=text)
     if found.broken:
         return Part(text, name, found.broken, defined=True, returns=found.returns, error=found.error)
     kept = _kept(_owned(found.statements, frozenset(drop)), name)
