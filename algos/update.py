@@ -29,16 +29,16 @@ class MicroBatch:
         return [sample for group in self.samples for sample in group]
 
     def tokens(self) -> int:
-        """Return the tokens of a pass, padding included.
+        """Return the tokens of a pass.
 
-        Shared prompts: prompts padded to the longest, and as many responses to each as to any. Otherwise each
-        response follows a prompt of its own.
+        Shared prompts: those of each prompt once and of its responses, packed. Otherwise each response follows a
+        prompt of its own, padded to the longest.
         """
-        prompt = max(map(len, self.prompts))
-        response = max(len(sample.token_ids) for sample in self.flat())
-        if not self.shares_prompts:
-            return len(self.flat()) * (prompt + response)
-        return len(self.prompts) * (prompt + max(map(len, self.samples)) * response)
+        if self.shares_prompts:
+            return sum(map(len, self.prompts)) + sum(len(sample.token_ids) for sample in self.flat())
+        return len(self.flat()) * max(
+            len(sample.prompt_ids) + len(sample.token_ids) for sample in self.flat()
+        )
 
     def token_ids(self) -> list[list[list[int]]]:
         """Return each prompt's responses."""
@@ -48,7 +48,7 @@ class MicroBatch:
 def micro_batches(
     samples: list[Sample], max_tokens: int, shares_prompts: bool = True
 ) -> Iterator[MicroBatch]:
-    """Pack one agent's samples into batches of at most ``max_tokens`` tokens, padding included.
+    """Pack one agent's samples into batches of at most ``max_tokens`` tokens.
 
     Samples of one prompt stay together where they fit, and the prompt counts once if the policy shares prompts. A
     prompt whose responses do not fit is cut into several batches, each with at least one response: a batch exceeds
@@ -59,15 +59,15 @@ def micro_batches(
         by_prompt.setdefault(tuple(sample.prompt_ids), []).append(sample)
     pieces: list[tuple[list[int], list[Sample]]] = []
     for prompt, group in by_prompt.items():
-        longest = max(len(sample.token_ids) for sample in group)  # padded to it
-        if shares_prompts:
-            fit = max(1, (max_tokens - len(prompt)) // longest)
-        else:
-            fit = max(1, max_tokens // (len(prompt) + longest))
-        for start in range(0, len(group), fit):
-            pieces.append((list(prompt), group[start : start + fit]))
+        piece: list[Sample] = []
+        for sample in group:
+            if piece and MicroBatch([list(prompt)], [[*piece, sample]], shares_prompts).tokens() > max_tokens:
+                pieces.append((list(prompt), piece))
+                piece = []
+            piece = [*piece, sample]
+        pieces.append((list(prompt), piece))
     batch = MicroBatch(shares_prompts=shares_prompts)
-    # Equal numbers of responses per prompt fill the rectangle that shared prompts are laid out in.
+    # Like lengths beside each other: little is padded where prompts are not shared.
     for prompt_ids, piece in sorted(pieces, key=lambda piece: (len(piece[1]), len(piece[0]))):
         larger = MicroBatch([*batch.prompts, prompt_ids], [*batch.samples, piece], shares_prompts)
         if batch.prompts and larger.tokens() > max_tokens:

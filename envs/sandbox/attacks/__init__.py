@@ -64,6 +64,9 @@ def f(x):
 """
 _HONEST_SUITE = Suite(entry_point="f", tests=(Test("assert candidate(7) == [49, [], None]"),))
 
+_RECYCLED = 24
+"""Programs after which none of the processes that a sandbox of a few workers keeps ready is what it was."""
+
 
 def run_attack(sandbox: Sandbox, attack: Attack, bait: Bait) -> list[str]:
     """Run one attack and say what went wrong, a sentence each; an empty list where the sandbox held.
@@ -125,7 +128,7 @@ def _survivors(sandbox: Sandbox, before: Caller, thorough: bool) -> list[str]:
     """Processes that the attack has left behind, looked for where there are more than before, or when `thorough`.
 
     A sandbox keeps processes ready, each for one program, so new ones are no trace by themselves. Only those are that
-    are still there when as many programs have run as there were processes.
+    are still there when every process that was kept ready has long had its program.
     """
     family, orphans = before.family_now()
     if orphans:
@@ -133,7 +136,9 @@ def _survivors(sandbox: Sandbox, before: Caller, thorough: bool) -> list[str]:
     if len(family) <= len(before.family) and not thorough:
         return orphans
     newcomers = family - before.family
-    for _ in newcomers:
+    for _ in range(_RECYCLED):
+        if not newcomers & before.family_now()[0]:
+            return orphans
         _runs_on(sandbox)
     left = settled(
         lambda: [f"process {n} has outlived the run" for n in newcomers & before.family_now()[0]], 0.5
