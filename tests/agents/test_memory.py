@@ -1,0 +1,40 @@
+"""Freed memory stays with the process, where the C library can be asked for that."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from textmarl.agents import memory
+
+SCRIPT = """
+import resource, sys
+from textmarl.agents.memory import keep_freed_memory
+
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize() / 2**20
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+before = resident()
+block = bytearray(64 * 2**20)
+del block
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+@pytest.mark.parametrize(("asked", "stays"), [("keep", True), ("leave", False)])
+def test_freed_memory_stays_with_the_process_once_asked_for(asked: str, stays: bool) -> None:
+    kept = subprocess.run([sys.executable, "-c", SCRIPT, asked], capture_output=True, text=True, check=True)
+    assert (float(kept.stdout) > 32) is stays
+
+
+def test_another_system_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: pytest.fail("a C library is not to be asked"))
+    memory.keep_freed_memory()
