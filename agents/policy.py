@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from textmarl.agents.adapters import AdapterBank
 from textmarl.agents.answering import answer
 from textmarl.agents.conversation import Conversation, NoRoomError, Response, without_thinking
-from textmarl.agents.prefix import shares_prompts
+from textmarl.agents.prefix import why_plain
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.scoring import Scores, score_plain, score_shared
 
@@ -57,10 +57,11 @@ class Policy:
         self.thinking = thinking
         self.model: PreTrainedModel = network.get_base_model() if isinstance(network, PeftModel) else network
         self.stop_ids = stop_token_ids(self.model, tokenizer)
-        self.shares_prompts = shares_prompts(self.model)
+        self.why_plain = why_plain(self.model)
+        self.shares_prompts = not self.why_plain
         self._adapted = False
         if reference is not None:
-            shares_prompts(reference)
+            why_plain(reference)
 
     @property
     def device(self) -> torch.device:
@@ -71,6 +72,13 @@ class Policy:
     def has_adapter(self) -> bool:
         """Whether the policy trains an adapter on a frozen base (else its full weights)."""
         return isinstance(self.network, PeftModel)
+
+    @property
+    def path(self) -> str:
+        """How it writes and learns, in words: on the fast path (docs/engine.md), or why not."""
+        if self.shares_prompts:
+            return "prompts shared, in generation and in the update"
+        return f"generated and scored by the library's plain path, for {self.why_plain}"
 
     @property
     def is_adapted(self) -> bool:

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from textmarl.agents.conversation import Conversation, Response
 from textmarl.agents.models import load_model, no_progress_bars
 from textmarl.agents.policy import Policy
-from textmarl.agents.prefix import shares_prompts
+from textmarl.agents.prefix import why_plain
 from textmarl.agents.sampling import Sampling
 
 __all__ = ["PolicyAgent", "Sampling", "Team", "TeamConfig"]
@@ -224,7 +224,7 @@ class Team:
                     for index, policy in enumerate(team.policies.values()):
                         reference, _ = cls._load(config.model_of(index, len(agents)), config)
                         policy.reference = reference.requires_grad_(False)
-                        shares_prompts(reference)
+                        why_plain(reference)
                 return team
             team = cls.create(agents, config)
             for agent, policy in team.policies.items():
