@@ -137,6 +137,7 @@ def validate_run(
     if env is not None:
         instances = env if isinstance(env, Instances) else Instances(env)
         algorithm.validate_environment(instances.env)
+        instances.check()
         if algorithm.copies_episodes and instances.obstacle is not None:
             raise ValueError(
                 f"the algorithm plays on several times from one history, and the environment {name_of(instances.env)} "

@@ -89,6 +89,8 @@ class Trainer:
         if team.names != self.agents:
             raise ValueError(f"the team's agents {team.names} are not the environment's {self.agents}")
         validate_run(algorithm, self.agents, team.config, self.sampling, self.instances)
+        if self.eval_instances is not None:
+            self.eval_instances.check()
         self.run = RunDirectory(run, self.config.keep_checkpoints)
         self.resolved = resolved
         self._settings = self._fixed_settings()
@@ -421,7 +423,8 @@ class Trainer:
             self.team.load_state_dict(state["team"])
             for agent, updater in self.updaters.items():
                 updater.optimizer.load_state_dict(state["optimizers"][agent])
-                self.generators[agent].set_state(state["generators"][agent])
+            for agent, generator in self.generators.items():
+                generator.set_state(state["generators"][agent])
             self.totals = dict(state["totals"])
             self.step = state["step"]
             resumed = f"resumed after step {self.step} of {self.config.steps}"

@@ -44,7 +44,8 @@ def run(words: Sequence[str]) -> int:
 
     for name in args["import"] or []:
         import_user_code(name)
-    env = environments.make(args.env.id, args.env.kwargs)
+    instances = Instances(partial(environments.make, args.env.id, args.env.kwargs))
+    env = instances.env
     if args.seed < 0:
         raise CommandError(f"--seed {args.seed}: expected 0 or more")
     seat = args.seat or env.possible_agents[0]

@@ -24,7 +24,7 @@ class Instances:
     """Where episodes of one environment come from.
 
     Args:
-        source: A PettingZoo parallel environment, a function that makes one, or instances themselves.
+        source: A PettingZoo parallel environment, a function (or class) that makes one, or instances themselves.
 
     Attributes:
         env: one instance, to look at; it is never reset.
@@ -37,25 +37,28 @@ class Instances:
     def __init__(self, source: Any) -> None:
         if isinstance(source, Instances):
             self.env, self.make = source.env, source.make
-        elif callable(source) and not hasattr(source, "reset"):
+        elif isinstance(source, type) or (callable(source) and not hasattr(source, "reset")):
             self.env, self.make = source(), source
         else:
             self.env, self.make = source, None
 
+    def check(self) -> None:
+        """Refuses an environment of which no further instance can be had.
+
+        Raises:
+            ValueError: it cannot be copied, and nothing says how one is made.
+        """
+        if self._hindrance is not None and self.make is None:
+            raise ValueError(
+                f"the environment {name_of(self.env)} cannot be copied ({self._hindrance}), so no further episodes of it "
+                "can be begun; give a function that makes one in its place (its class, or "
+                'lambda: pettingzoo.make("parallel", ...)), or give it a __deepcopy__'
+            )
+
     @cached_property
-    def _is_copied(self) -> bool:
-        """Whether a new instance is a copy of the first one."""
-        try:
-            copy.deepcopy(self.env)
-        except Exception as error:  # whatever an environment raises that does not want to be copied
-            if self.make is None:
-                raise ValueError(
-                    f"the environment {name_of(self.env)} cannot be copied ({type(error).__name__}: {error}), so no "
-                    "further episodes of it can be begun; give a function that makes one in its place (a class, "
-                    'lambda: pettingzoo.make("parallel", ...)), or give it a __deepcopy__'
-                ) from error
-            return False
-        return True
+    def _hindrance(self) -> str | None:
+        """Why the first instance cannot be copied; None where it can, and new ones are copies."""
+        return _why_not_copied(self.env)
 
     @cached_property
     def obstacle(self) -> str | None:
@@ -64,35 +67,39 @@ class Instances:
         It is tried, with an episode of seed 0 that has just begun.
 
         Raises:
-            ValueError: as `new`.
+            ValueError: as `check`.
         """
         env = self.new()
         env.reset(seed=0)
-        try:
-            copy.deepcopy(env)
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        finally:
-            self.done(env)
-        return None
+        found = _why_not_copied(env)
+        self.done(env)
+        return found
 
     def new(self) -> Any:
         """Another instance, to be reset.
 
         Raises:
-            ValueError: the environment cannot be copied, and nothing says how one is made.
+            ValueError: as `check`.
         """
-        if self._is_copied:
+        self.check()
+        if self._hindrance is None or self.make is None:
             return copy.deepcopy(self.env)
-        assert self.make is not None
         return self.make()
 
     def done(self, env: Any) -> None:
         """Closes an instance that was made; a copy may share what it would close with the others."""
-        if not self._is_copied:
+        if self._hindrance is not None:
             env.close()
 
 
 def name_of(env: Any) -> str:
     """An environment's name: that of its metadata, else its class's."""
     return str((getattr(env, "metadata", None) or {}).get("name", type(env).__name__))
+
+
+def _why_not_copied(env: Any) -> str | None:
+    try:
+        copy.deepcopy(env)
+    except Exception as error:  # whatever an environment raises that does not want to be copied
+        return f"{type(error).__name__}: {error}"
+    return None
