@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from textmarl.benchmarks.report import write_report
 from textmarl.cli import main
 
 Training = Callable[..., list[str]]
+
+
+@pytest.fixture(autouse=True)
+def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than such a run."""
+    monkeypatch.setattr("textmarl.benchmarks.report.write_report", lambda run: run / "report.html")
 
 
 def lines(run: Path, name: str) -> list[dict]:
@@ -30,7 +38,7 @@ def test_a_partner_plays_in_training_in_evaluation_and_where_the_run_is_an_agent
     assert second["response"] == second["observation"].upper()
     for record in lines(run, "evaluations.jsonl"):
         assert all(e["turns"][0]["second"]["response"].startswith("WRITE ") for e in record["episodes"])
-    assert (run / "report.html").is_file()
+    assert write_report(run).is_file()
     assert not (run / "adapters" / "second").exists()
 
     assert main(["train", "--resume", str(run), "--trainer.steps", "2"]) == 0
@@ -44,17 +52,28 @@ def test_a_partner_plays_in_training_in_evaluation_and_where_the_run_is_an_agent
     assert list(json.loads((run / "diagnostics.json").read_text())["credit"]) == ["first", "all"]
 
 
-def test_a_server_that_is_down_ends_the_run_in_one_line_that_says_how_to_go_on(
-    small_training: Training, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_whose_server_goes_down_says_how_to_go_on_and_goes_on(
+    small_training: Training, mock_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, nobody = tmp_path / "run", "openai:http://127.0.0.1:9/v1#none"
-    words = ["--team.partners.second", nobody, "--endpoint.retries", "0"]
+    run, partner = tmp_path / "run", f"openai:{mock_server.url}#mine"
+    words = ["--trainer.steps", "1", "--team.partners.second", partner, "--endpoint.retries", "0"]
+    mock_server.script = [
+        "ok",
+        "ok",
+        "ok",
+        "ok",
+        "ok",
+        "500",
+    ]  # an evaluation of 4 episodes, then a step of 2
     assert main(small_training(run, *words)) == 2
     told = capsys.readouterr().err
     assert told.startswith("textmarl train: after step 0: the partner 'second' gave no answer")
-    assert "http://127.0.0.1:9/v1" in told and told.endswith(f"textmarl train --resume {run}\n")
-    assert main(["train", "--resume", str(run)]) == 2  # with the same settings, and as far
-    assert "after step 0: the partner 'second' gave no answer" in capsys.readouterr().err
+    assert mock_server.url in told and told.endswith(f"textmarl train --resume {run}\n")
+    assert main(["train", "--resume", str(run)]) == 0
+    assert len(mock_server.requests) == 6 + 2 + 4, "the step is played again, the first evaluation is not"
+    assert {"model": "mine", "temperature": 0.7, "max_tokens": 6}.items() <= mock_server.requests[-1].items()
+    (sample,) = lines(run, "samples.jsonl")
+    assert sample["turns"][0]["second"]["response"] == "an answer"
 
 
 FOREIGN = """
