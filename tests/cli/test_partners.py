@@ -81,8 +81,8 @@ import threading
 import pettingzoo
 from pettingzoo import ParallelEnv
 
-class Echoes(ParallelEnv):
-    metadata = {"name": "echoes"}
+class Parrots(ParallelEnv):
+    metadata = {"name": "parrots"}
     possible_agents = ["first", "second"]
 
     def __init__(self, limit=4):
@@ -97,23 +97,23 @@ class Echoes(ParallelEnv):
         rewards = {a: float(min(len(text), self.limit)) for a, text in actions.items()}
         return dict.fromkeys(agents, ""), rewards, dict.fromkeys(agents, True), dict.fromkeys(agents, False), {}
 
-pettingzoo.register("parallel", "others/Echoes-v0", entry_point="echoes_of_others:Echoes")
+pettingzoo.register("parallel", "user/Parrots-v0", entry_point="parrots_of_others:Parrots")
 """
 
 
 def test_an_environment_of_others_that_cannot_be_copied_trains_in_chains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "echoes_of_others.py"
+    file = tmp_path / "parrots_of_others.py"
     file.write_text(FOREIGN, encoding="utf-8")
     words = [
-        "train", "--import", str(file), "--env", "others/Echoes-v0", "--env.kwargs.limit", "3", "--team.model", "tiny",
+        "train", "--import", str(file), "--env", "user/Parrots-v0", "--env.kwargs.limit", "3", "--team.model", "tiny",
         "--team.lora_rank", "2", "--algo.group_size", "2", "--sampling.max_new_tokens", "4", "--trainer.steps", "1",
         "--trainer.tasks_per_step", "1", "--trainer.eval_tasks", "2", "--trainer.eval_samples", "1",
     ]  # fmt: skip
     assert main([*words, "--run", "tree"]) == 2
     told = capsys.readouterr().err
-    assert "echoes cannot be copied half way" in told and "algo.branching chain" in told
+    assert "parrots cannot be copied half way" in told and "algo.branching chain" in told
     assert not Path("tree").exists()
     assert main([*words, "--run", "chain", "--algo.branching", "chain"]) == 0
     (line,) = lines(Path("chain"), "metrics.jsonl")
