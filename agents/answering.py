@@ -84,10 +84,12 @@ def answer(
         prompts_of_rows = [asked[agent][place] for agent, place in rows]
         numbers = torch.cat([uniform[agent] for agent in agents])
         first = policies[agents[0]]
+        adapter_of = {agent: policies[agent].parameter_set for agent in agents}
+        adapters = list(dict.fromkeys(adapter_of.values()))
         bank: AdapterBank | None = None
         with contextlib.ExitStack() as stack:
-            if len(agents) > 1:
-                bank = stack.enter_context(AdapterBank(first.model, agents))
+            if len(adapters) > 1:
+                bank = stack.enter_context(AdapterBank(first.model, adapters))
             else:
                 stack.enter_context(first.adapted())
             for start, unique, repeats in runs_of_equal(prompts_of_rows, batch_size):
@@ -99,7 +101,9 @@ def answer(
 
                 rest = (repeats, first.stop_ids, sampling, drawn, on_tokens)
                 if first.shares_prompts:
-                    owners = None if bank is None else [agents.index(each.agent) for each in unique]
+                    owners = (
+                        None if bank is None else [adapters.index(adapter_of[each.agent]) for each in unique]
+                    )
                     generate_shared(first.model, texts, *rest, bank, owners, batch_size, finished)
                 else:
                     generate_plain(first.model, texts, *rest, batch_size, finished)
@@ -147,7 +151,8 @@ def together(policies: list[Policy]) -> list[list[str]]:
     result: list[list[str]] = []
     for group in groups.values():
         names = [policy.name for policy in group]
-        if len(group) == 1 or AdapterBank(group[0].model, names).complete:
+        adapters = {policy.parameter_set for policy in group}
+        if len(adapters) == 1 or AdapterBank(group[0].model, list(adapters)).complete:
             result.append(names)
         else:
             result += [[name] for name in names]

@@ -1,7 +1,7 @@
 """One agent's language model: it answers conversations and scores answers.
 
 A policy has a network, a tokenizer and the name of its adapter in the network; several policies may share one network
-and differ by their adapters alone.
+and differ by their adapters alone, or share the adapter, too.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ class Policy:
 
     Args:
         name: The agent's name.
-        network: A causal language model, or a peft model with an adapter called ``name``.
+        network: A causal language model, or a peft model with the adapter ``parameter_set``.
         tokenizer: The network's tokenizer; a chat template is used if it has one.
         reference: The policy that KL is measured to where the network has no adapter to switch off: a frozen copy.
         chat_template_kwargs: Passed to the chat template.
         thinking: ``"strip"`` removes everything up to ``</think>`` from the text that the environment gets.
+        parameter_set: The name of what it trains; policies of one network and one name here are the same function.
+            Default: the agent's own.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class Policy:
         reference: PreTrainedModel | None = None,
         chat_template_kwargs: dict | None = None,
         thinking: str = "keep",
+        parameter_set: str | None = None,
     ):
         self.name = name
+        self.parameter_set = name if parameter_set is None else parameter_set
         self.network = network
         self.tokenizer = tokenizer
         self.reference = reference
@@ -86,10 +90,10 @@ class Policy:
         return self._adapted
 
     def parameters(self) -> dict[str, Parameter]:
-        """Return what this policy trains, by name: its own adapter, or every weight."""
+        """Return what this policy trains, by name: its adapter, or every weight."""
         if not self.has_adapter:
             return dict(self.model.named_parameters())
-        own = re.compile(rf"\.lora_\w+\.{re.escape(self.name)}(\.|$)")
+        own = re.compile(rf"\.lora_\w+\.{re.escape(self.parameter_set)}(\.|$)")
         return {name: p for name, p in self.model.named_parameters() if own.search(name)}
 
     def digest(self) -> str:
@@ -239,10 +243,10 @@ class Policy:
         if not self.has_adapter or self._adapted:
             yield
             return
-        self.network.set_adapter(self.name)
+        self.network.set_adapter(self.parameter_set)
         self._adapted = True
         try:
-            with AdapterBank(self.model, [self.name]):
+            with AdapterBank(self.model, [self.parameter_set]):
                 yield
         finally:
             self._adapted = False

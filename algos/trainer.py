@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
-import platform
 import signal
 import threading
 import time
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,8 @@ import yaml
 from pettingzoo import ParallelEnv
 
 from textmarl.agents.evaluation import Evaluation, evaluate, shared_tasks
+from textmarl.agents.partner import PartnerFailed
+from textmarl.agents.recording import describe_agent
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.team import Team, random_stream
 from textmarl.algos.algorithm import Algorithm, Group, returns
@@ -30,9 +28,15 @@ from textmarl.algos.config import FREE_SETTINGS, TrainerConfig, validate_run
 from textmarl.algos.diagnostics import describe_groups, describe_scores, first_episode, peak_memory_gib
 from textmarl.algos.observer import Observer
 from textmarl.algos.records import RunDirectory
-from textmarl.algos.reproduction import describe_algorithm, describe_environments
+from textmarl.algos.reproduction import (
+    describe_algorithm,
+    describe_environments,
+    describe_machine,
+    describe_tasks,
+)
 from textmarl.algos.rollout import Node, Rollout
 from textmarl.algos.update import Updater, kl_to_reference
+from textmarl.envs.instances import Instances
 from textmarl.envs.vector import acting
 
 logger = logging.getLogger(__name__)
@@ -45,12 +49,13 @@ class Trainer:
     """Fine-tunes a team in an environment.
 
     Args:
-        env: A text environment with the training tasks.
-        team: The policies; its agents are those of ``env``.
+        env: A text environment with the training tasks, or a function that makes one, which an environment that cannot
+            be deep-copied needs (:mod:`textmarl.envs.instances`).
+        team: The policies and partners; its agents are those of ``env``.
         algorithm: Collects, credits and gives the loss.
         config: The loop's settings.
         sampling: How responses are drawn, in training and in evaluation.
-        eval_env: The same environment with held-out tasks; without it nothing is evaluated.
+        eval_env: The same environment with held-out tasks, or a function as ``env``; without it nothing is evaluated.
         run: The run directory, new or (with ``train(resume=True)``) that of an interrupted run.
         observer: Watches. Without one, `logging` tells how the run goes: a line for each step and evaluation, at level
             INFO, under the name of this module; log.txt gets them in any case.
@@ -62,26 +67,30 @@ class Trainer:
 
     def __init__(
         self,
-        env: ParallelEnv,
+        env: ParallelEnv | Callable[[], ParallelEnv] | Instances,
         team: Team,
         algorithm: Algorithm,
         config: TrainerConfig | None = None,
         sampling: Sampling | None = None,
-        eval_env: ParallelEnv | None = None,
+        eval_env: ParallelEnv | Callable[[], ParallelEnv] | Instances | None = None,
         run: str | Path = "runs/run",
         observer: Observer | None = None,
         resolved: dict[str, Any] | None = None,
     ):
-        self.env, self.eval_env, self.team, self.algorithm = env, eval_env, team, algorithm
+        self.instances = env if isinstance(env, Instances) else Instances(env)
+        self.eval_instances = eval_env if isinstance(eval_env, Instances | None) else Instances(eval_env)
+        self.env: ParallelEnv = self.instances.env
+        self.eval_env = None if self.eval_instances is None else self.eval_instances.env
+        self.team, self.algorithm = team, algorithm
         self.config = config or TrainerConfig()
         self.sampling = sampling or Sampling()
         self.observer = observer or Observer()
-        self.agents = list(env.possible_agents)
-        if list(team.policies) != self.agents:
-            raise ValueError(
-                f"the team's agents {list(team.policies)} are not the environment's {self.agents}"
-            )
-        validate_run(algorithm, self.agents, team.config, self.sampling, env)
+        self.agents = list(self.env.possible_agents)
+        if team.names != self.agents:
+            raise ValueError(f"the team's agents {team.names} are not the environment's {self.agents}")
+        validate_run(algorithm, self.agents, team.config, self.sampling, self.instances)
+        if self.eval_instances is not None:
+            self.eval_instances.check()
         self.run = RunDirectory(run, self.config.keep_checkpoints)
         self.resolved = resolved
         self._settings = self._fixed_settings()
@@ -91,7 +100,8 @@ class Trainer:
         seed = self.config.seed
         self.generators = {a: random_stream(seed, ROLLOUT, i) for i, a in enumerate(self.agents)}
         self.updaters = {}
-        for agent, policy in team.policies.items():
+        for agent, *_ in team.parameter_sets.values():
+            policy = team.policies[agent]
             parameters = list(policy.parameters().values())
             optimizer = torch.optim.AdamW(
                 parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay
@@ -108,7 +118,7 @@ class Trainer:
     @property
     def device(self) -> torch.device:
         """Where the first policy is."""
-        return self.team.policies[self.agents[0]].device
+        return next(iter(self.team.policies.values())).device
 
     # ---------------------------------------------------------------------------------------------- the loop
 
@@ -156,10 +166,13 @@ class Trainer:
                     if not self.run.read("evaluations.jsonl"):
                         self._evaluate()
                     self._checkpoint()
+                elif self._misses_evaluation():
+                    self._evaluate()
+                    self._checkpoint()
                 while self.step < self.config.steps and not self._stop:
                     self._train_step()
                     last = self.step == self.config.steps
-                    if last or (self.config.eval_every and self.step % self.config.eval_every == 0):
+                    if self._is_evaluated():
                         self._evaluate()
                     if last or self._stop or self.step % self.config.checkpoint_every == 0:
                         self._checkpoint()
@@ -172,15 +185,16 @@ class Trainer:
         step = self.step + 1
         learning_rate = self.config.learning_rate_at(step)
         rollout = Rollout(
-            self.env,
-            self.team.policies,
+            self.instances,
+            self.team.players,
             self.sampling,
             self.generators,
             self.config.rollout_batch_size,
             self.observer.phase,
         )
         tasks = self._tasks(step)
-        roots = self.algorithm.collect(rollout, tasks)
+        with self._keeping():
+            roots = self.algorithm.collect(rollout, tasks)
         groups: dict[str, list[Group]] = {agent: [] for agent in self.agents}
         for group in self.algorithm.credit(roots, self.agents):
             groups[group.samples[0].agent].append(group)
@@ -198,7 +212,7 @@ class Trainer:
             done += count
             self.observer.phase("update", done, total)
 
-        for index, agent in enumerate(self.agents):
+        for agent in self.team.policies:
             if not groups[agent]:  # an algorithm may leave an agent as it is
                 continue
             metrics |= {f"{name}/{agent}": value for name, value in describe_groups(groups[agent]).items()}
@@ -206,13 +220,18 @@ class Trainer:
                 metrics[f"kl/{agent}"] = kl_to_reference(
                     self.team.policies[agent], groups[agent], self.sampling, self.config.micro_batch_tokens
                 )
-            updater = self.updaters[agent]
+        for agents in self.team.parameter_sets.values():
+            own = [group for agent in agents for group in groups[agent]]
+            if not own:
+                continue
+            updater = self.updaters[agents[0]]
             for parameters in updater.optimizer.param_groups:
                 parameters["lr"] = learning_rate
-            rng = np.random.default_rng([self.config.seed, MINIBATCHES, step, index])
-            result = updater.update(groups[agent], rng, on_samples)
-            metrics |= {f"{name}/{agent}": value for name, value in result.items()}
+            rng = np.random.default_rng([self.config.seed, MINIBATCHES, step, self.agents.index(agents[0])])
+            result = updater.update(own, rng, on_samples)
+            metrics |= {f"{name}/{agent}": value for agent in agents for name, value in result.items()}
 
+        rollout.close()
         cost, now = rollout.cost, time.perf_counter()
         metrics |= {
             "seconds/generation": cost.generation_seconds,
@@ -258,15 +277,22 @@ class Trainer:
         if self.eval_env is None or self.config.eval_tasks == 0:
             return None
         started = time.perf_counter()
-        result = evaluate(
-            self.eval_env,
-            self.team.agents(self.sampling, seed=stream_seed(self.config.seed, EVALUATION)),
-            tasks=self.config.eval_tasks,
-            samples=self.config.eval_samples,
-            seed=stream_seed(self.config.seed, EVALUATION),
-            batch_size=self.config.eval_batch_size,
-            progress=lambda done, total: self.observer.phase("evaluation", done, total),
-        )
+        with self._keeping():
+            result = evaluate(
+                self.eval_instances,
+                self.team.agents(self.sampling, seed=stream_seed(self.config.seed, EVALUATION)),
+                tasks=self.config.eval_tasks,
+                samples=self.config.eval_samples,
+                seed=stream_seed(self.config.seed, EVALUATION),
+                batch_size=self.config.eval_batch_size,
+                progress=lambda done, total: self.observer.phase("evaluation", done, total),
+            )
+            if result.failures:  # means over other episodes than those of other steps could not be compared
+                first = result.failures[0]
+                raise PartnerFailed(
+                    f"the partner {first.agent!r} gave no answer in {len(result.failures)} episodes of the evaluation: "
+                    f"{first.error}"
+                )
         record = {
             "step": self.step,
             "seconds": time.perf_counter() - started,
@@ -279,6 +305,32 @@ class Trainer:
         self._tell(f"evaluation {when}: score {result.score:.3f}{maximum}, {len(result.episodes)} episodes")
         self.observer.evaluation(self.step, result)
         return result
+
+    def _is_evaluated(self) -> bool:
+        every = self.config.eval_every
+        return self.step == self.config.steps or bool(every and self.step % every == 0)
+
+    def _misses_evaluation(self) -> bool:
+        """Say whether the last step's evaluation, which failed when the run was interrupted, has still to be made."""
+        made = {record["step"] for record in self.run.read("evaluations.jsonl")}
+        return self._is_evaluated() and self.eval_env is not None and self.step not in made
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Within this context an error leaves a checkpoint of the last whole step, to go on from as if nothing had been."""
+        streams = {agent: generator.get_state() for agent, generator in self.generators.items()}
+        try:
+            yield
+        except Exception as error:
+            for agent, state in streams.items():
+                self.generators[agent].set_state(state)
+            if self.step:
+                self._checkpoint()
+            if isinstance(error, PartnerFailed):
+                raise PartnerFailed(
+                    f"after step {self.step}: {error}. Nothing of the run is lost; it goes on from there when resumed"
+                ) from error
+            raise
 
     def _describe_experience(self, roots: list[Node], rollout: Rollout) -> dict[str, float]:
         """Return the scores of a step, and what it cost."""
@@ -305,13 +357,13 @@ class Trainer:
         steps = range(self.step + 1, self.config.steps + 1)
         ahead = {task for step in steps for _, task in self._tasks(step) if task is not None}
         held_out = range(self.config.eval_tasks)
-        for env, tasks in ((self.env, sorted(ahead)), (self.eval_env, held_out)):
-            if env is None or not hasattr(env.unwrapped, "tasks"):
+        for instances, tasks in ((self.instances, sorted(ahead)), (self.eval_instances, held_out)):
+            if instances is None or not hasattr(instances.env.unwrapped, "tasks"):
                 continue
-            env = copy.deepcopy(env)
+            env = instances.new()
             for task in tasks[: len(env.unwrapped.tasks)]:
                 observations, infos = env.reset(seed=0, options={"task": task})
-                unasked = set(self.agents)
+                unasked = set(self.team.policies)
                 while True:
                     asked = acting(env)
                     for agent in (a for a in asked if a in unasked):
@@ -326,6 +378,7 @@ class Trainer:
                     if not unasked or not getattr(env, "passes_on", False):
                         break
                     observations, *_ = env.step(dict.fromkeys(asked, ""))
+            instances.done(env)
 
     def _message(self, text: str, level: int = logging.INFO) -> None:
         self._tell(text, level)
@@ -363,6 +416,7 @@ class Trainer:
             "sampling": asdict(self.sampling),
             "trainer": {k: v for k, v in asdict(self.config).items() if k not in free},
         }
+        parts["partner"] = {name: describe_agent(agent) for name, agent in self.team.partners.items()}
         return {f"{part}.{name}": repr(value) for part, own in parts.items() for name, value in own.items()}
 
     def _restore(self) -> None:
@@ -372,7 +426,8 @@ class Trainer:
             self.team.load_state_dict(state["team"])
             for agent, updater in self.updaters.items():
                 updater.optimizer.load_state_dict(state["optimizers"][agent])
-                self.generators[agent].set_state(state["generators"][agent])
+            for agent, generator in self.generators.items():
+                generator.set_state(state["generators"][agent])
             self.totals = dict(state["totals"])
             self.step = state["step"]
             resumed = f"resumed after step {self.step} of {self.config.steps}"
@@ -404,15 +459,7 @@ class Trainer:
             "trainer": asdict(self.config) | ({} if self.eval_env is not None else {"eval_tasks": 0}),
         }
         self.run.write("config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-        packages = ("textmarl", "torch", "transformers", "peft", "pettingzoo", "gymnasium", "numpy")
-        machine = {
-            "python": platform.python_version(),
-            **{package: metadata.version(package) for package in packages},
-            "platform": platform.platform(),
-            "processor": processor_name(),
-            "device": str(self.device),
-            "threads": torch.get_num_threads(),
-        }
+        machine = describe_machine(str(self.device))
         self.run.write("environment.json", json.dumps(machine, indent=2) + "\n")
 
     @contextmanager
@@ -437,28 +484,6 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def describe_tasks(env: ParallelEnv | None) -> dict[str, Any]:
-    """Return what tells an environment's tasks from those of another: its name and a checksum over ids and data."""
-    if env is None:
-        return {"name": None}
-    tasks = getattr(env.unwrapped, "tasks", ())  # environments of others have none
-    texts = "".join(f"{task.id}{sorted(task.data.items())}" for task in tasks)
-    checksum = zlib.crc32(texts.encode("utf-8", "surrogatepass"))
-    return {
-        "name": env.metadata.get("name", type(env).__name__),
-        "tasks": f"{len(tasks)} tasks, {checksum:08x}",
-    }
-
-
 def stream_seed(seed: int, purpose: int) -> int:
     """Return an integer seed for one of the run's purposes."""
     return int(np.random.SeedSequence([seed, purpose]).generate_state(1)[0])
-
-
-def processor_name() -> str:
-    """Return the processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
