@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -27,6 +29,9 @@ from textmarl.envs.vector import acting, step_all
 
 JointMode = Literal["aligned", "cross"]
 Branching = Literal["tree", "chain"]
+
+Alive = tuple[int, ParallelEnv, dict[str, Conversation]]
+"""An episode that goes on: its joint action's place at the node, its environment, and each agent's conversation."""
 
 
 class Sampler(Protocol):
@@ -98,6 +103,7 @@ class Cost:
     reward_evaluations: int = 0
     generation_seconds: float = 0.0
     reward_seconds: float = 0.0
+    """Beyond generation: rewards that were computed meanwhile took none."""
 
 
 class Rollout:
@@ -194,44 +200,58 @@ class Rollout:
             envs.append(env)
         return envs
 
-    def sample(self, nodes: list[Node], group_size: int) -> None:
+    def sample(
+        self, nodes: list[Node], group_size: int, on_whole: Callable[[Node], None] = lambda node: None
+    ) -> None:
         """Let every agent answer every history of every node ``group_size`` times, unless it waits there.
+
+        Args:
+            nodes: Where to sample.
+            group_size: How often.
+            on_whole: Called with each node as soon as it has all its responses; other nodes' may still be written then.
 
         Raises:
             ValueError: A history leaves an agent's model no room for an answer; names the task and the step.
         """
         started, done = time.perf_counter(), 0
-        histories = [pair for node in nodes for pair in zip(node.envs, node.conversations, strict=True)]
-        asked = {a: [own[a] for env, own in histories if a in acting(env)] for a in self.agents}
+        # By agent: the histories that it answers, each a node and one of the node's places.
+        asked: dict[str, list[tuple[Node, int]]] = {
+            a: [(node, own) for node in nodes for own, env in enumerate(node.envs) if a in acting(env)]
+            for a in self.agents
+        }
+        conversations = {a: [node.conversations[own][a] for node, own in asked[a]] for a in self.agents}
         total = sum(map(len, asked.values())) * group_size * self.sampling.max_new_tokens
+        missing = Counter(id(node) for histories in asked.values() for node, _ in histories)
+        for node in nodes:
+            node.responses = {a: [Response("")] * (len(node.envs) * group_size) for a in self.agents}
 
         def on_tokens(count: int) -> None:
             nonlocal done
             done += count
             self.on_progress("generation", done, total)
 
+        def on_answered(agent: str, index: int, responses: list[Response]) -> None:
+            node, own = asked[agent][index]
+            node.responses[agent][own * group_size : (own + 1) * group_size] = responses
+            missing[id(node)] -= 1
+            if not missing[id(node)]:
+                on_whole(node)
+
         models = {agent: policy for agent, policy in self.policies.items() if isinstance(policy, Policy)}
         how = (group_size, self.batch_size, on_tokens)
         try:
-            generated = answer(
-                models, {a: asked[a] for a in models if asked[a]}, self.sampling, self.generators, *how
-            )
+            own_conversations = {a: conversations[a] for a in models if asked[a]}
+            answer(models, own_conversations, self.sampling, self.generators, *how, on_answered)
             for agent in self.agents:
                 if asked[agent] and agent not in models:
-                    generated[agent] = self.policies[agent].generate(
-                        asked[agent], self.sampling, self.generators[agent], *how
+                    answers = self.policies[agent].generate(
+                        conversations[agent], self.sampling, self.generators[agent], *how
                     )
+                    for index, responses in enumerate(answers):
+                        on_answered(agent, index, responses)
         except NoRoomError as error:
-            where = [node for node in nodes for env in node.envs if error.agent in acting(env)][error.place]
+            where = asked[error.agent][error.place][0]
             raise ValueError(f"task {where.task_id!r}, step {where.turn + 1}: {error}") from error
-        for agent in self.agents:
-            answers = iter(generated.get(agent, ()))
-            for node in nodes:
-                node.responses[agent] = [
-                    response
-                    for env in node.envs
-                    for response in (next(answers) if agent in acting(env) else [Response("")] * group_size)
-                ]
         self.cost.generated_tokens += done
         self.cost.generation_seconds += time.perf_counter() - started
 
@@ -313,49 +333,84 @@ class Rollout:
         Returns:
             The nodes that follow: those of the next turn.
         """
+        return self._follow(nodes, lambda node: self._judge(node, joint_mode, branching), branching)
+
+    def play(
+        self, nodes: list[Node], group_size: int, joint_mode: JointMode, branching: Branching
+    ) -> list[Node]:
+        """Sample and step, as :meth:`sample` and :meth:`step` do one after the other.
+
+        Where rewards wait for something else than Python (the environment's ``concurrency`` is above 1, as in coding), a
+        node is stepped as soon as its responses are there, while those to others are still being written.
+
+        Returns:
+            The nodes that follow.
+        """
+        if getattr(self.env.unwrapped, "concurrency", 1) == 1:  # others may be bound to this thread
+            self.sample(nodes, group_size)
+            return self.step(nodes, joint_mode, branching)
+        judging: dict[int, Future[list[Alive]]] = {}
+        with ThreadPoolExecutor(1, "rewards") as executor:
+            try:
+                self.sample(
+                    nodes,
+                    group_size,
+                    lambda node: judging.update(
+                        {id(node): executor.submit(self._judge, node, joint_mode, branching)}
+                    ),
+                )
+                return self._follow(nodes, lambda node: judging[id(node)].result(), branching)
+            finally:
+                executor.shutdown(cancel_futures=True)
+
+    def _follow(
+        self, nodes: list[Node], judge: Callable[[Node], list[Alive]], branching: Branching
+    ) -> list[Node]:
         started, following = time.perf_counter(), []
         for done, node in enumerate(nodes):
-            size = len(node.responses[self.agents[0]])
-            asked = [{a for a in self.agents if a in acting(env)} for env in node.envs]
-            node.joint_actions = joint_actions(
-                size, [a in set().union(*asked) for a in self.agents], joint_mode
-            )
-            if branching == "tree" or node.turn == 0:
-                node.joint_weight = node.weight / len(node.joint_actions)
-            node.rewards = np.zeros((len(node.joint_actions), len(self.agents)))
-            alive: list[tuple[int, ParallelEnv, dict[str, Conversation]]] = []
-            origins = [j if len(node.envs) > 1 else 0 for j in range(len(node.joint_actions))]
-            envs = self._at_history(node, origins)
-            texts = [
-                {a: node.responses[a][k].text for a, k in zip(self.agents, joint, strict=True)}
-                for joint in node.joint_actions
-            ]
-            for j, (observations, rewards, _, _, infos) in enumerate(step_all(envs, texts)):
-                env, own = envs[j], origins[j]
-                node.rewards[j] = [rewards[a] for a in self.agents]
-                node.infos.append(infos.get(self.agents[0], {}))  # others may give none
-                node.continuations.append(None)
-                if env.agents:
-                    if set(env.agents) != set(self.agents):
-                        raise ValueError(
-                            f"after a step only {env.agents} of {self.agents} act on; training needs environments "
-                            "whose agents end together"
-                        )
-                    conversations = {
-                        a: [
-                            *node.conversations[own][a],
-                            *([{"role": "assistant", "content": texts[j][a]}] if a in asked[own] else []),
-                            *read(env, a, observations),
-                        ]
-                        for a in self.agents
-                    }
-                    alive.append((j, env, conversations))
-            following += follow(node, alive, branching)
+            following += follow(node, judge(node), branching)
             # A step that only passes texts on (`stage` of textmarl.envs.protocols) computes no reward.
             self.cost.reward_evaluations += sum(not info.get("stage") for info in node.infos)
             self.on_progress("reward", done + 1, len(nodes))
         self.cost.reward_seconds += time.perf_counter() - started
         return following
+
+    def _judge(self, node: Node, joint_mode: JointMode, branching: Branching) -> list[Alive]:
+        """Step a node's joint actions and note what they gave; return the episodes that go on."""
+        size = len(node.responses[self.agents[0]])
+        asked = [{a for a in self.agents if a in acting(env)} for env in node.envs]
+        node.joint_actions = joint_actions(size, [a in set().union(*asked) for a in self.agents], joint_mode)
+        if branching == "tree" or node.turn == 0:
+            node.joint_weight = node.weight / len(node.joint_actions)
+        node.rewards = np.zeros((len(node.joint_actions), len(self.agents)))
+        alive: list[Alive] = []
+        origins = [j if len(node.envs) > 1 else 0 for j in range(len(node.joint_actions))]
+        envs = self._at_history(node, origins)
+        texts = [
+            {a: node.responses[a][k].text for a, k in zip(self.agents, joint, strict=True)}
+            for joint in node.joint_actions
+        ]
+        for j, (observations, rewards, _, _, infos) in enumerate(step_all(envs, texts)):
+            env, own = envs[j], origins[j]
+            node.rewards[j] = [rewards[a] for a in self.agents]
+            node.infos.append(infos.get(self.agents[0], {}))  # others may give none
+            node.continuations.append(None)
+            if env.agents:
+                if set(env.agents) != set(self.agents):
+                    raise ValueError(
+                        f"after a step only {env.agents} of {self.agents} act on; training needs environments "
+                        "whose agents end together"
+                    )
+                conversations = {
+                    a: [
+                        *node.conversations[own][a],
+                        *([{"role": "assistant", "content": texts[j][a]}] if a in asked[own] else []),
+                        *read(env, a, observations),
+                    ]
+                    for a in self.agents
+                }
+                alive.append((j, env, conversations))
+        return alive
 
     def collect(
         self,
@@ -375,8 +430,8 @@ class Rollout:
         roots = nodes = self.start(tasks)
         turn = 0
         while nodes:
-            self.sample(nodes, group_size if branching == "tree" or turn == 0 else 1)
-            nodes = self.step(nodes, joint_mode, branching)
+            members = group_size if branching == "tree" or turn == 0 else 1
+            nodes = self.play(nodes, members, joint_mode, branching)
             turn += 1
         return roots
 
@@ -409,9 +464,7 @@ def read(env: ParallelEnv, agent: str, observations: Mapping[str, str]) -> Conve
     return [{"role": "user", "content": text}]
 
 
-def follow(
-    node: Node, alive: list[tuple[int, ParallelEnv, dict[str, Conversation]]], branching: Branching
-) -> list[Node]:
+def follow(node: Node, alive: list[Alive], branching: Branching) -> list[Node]:
     """Link ``node`` to the nodes of the next turn: one for each live joint action, or one for all of a chain."""
     if branching == "tree":
         children = []

@@ -145,10 +145,10 @@ class Trainer:
                 "run directory"
             )
         self._describe_run()
-        for path in dict.fromkeys(policy.path for policy in self.team.policies.values()):
+        unfinished = self.step < self.config.steps
+        for path in dict.fromkeys(policy.path for policy in self.team.policies.values() if unfinished):
             agents = [agent for agent, policy in self.team.policies.items() if policy.path == path]
             self._message(f"{', '.join(agents)}: {path}")
-        unfinished = self.step < self.config.steps
         if (
             unfinished
             and self.team.config.tuning == "lora"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from textmarl.agents import Sampling, Team
 from textmarl.algos import MAGRPO, Node, Rollout
+from textmarl.algos.rollout import Branching
 from textmarl.envs import Outcome, TaskSet, TextEnv
 
 AGENTS = ["left", "right"]
@@ -84,3 +86,47 @@ def test_records_are_what_a_replay_of_every_episode_gives(
             replay(env, {agent: [observations[agent]] for agent in AGENTS}, root, j)
     assert played == sum(len(node.joint_actions) for root in roots for node in root.subtree())
     assert {(True, True), (True, False)} <= ended, "some episodes should end early and some go on"
+
+
+class Slow(Whispers):
+    """Its scores may be computed at once; says in which thread each was."""
+
+    metric_names = ("thread",)
+
+    concurrency = 2
+
+    def judge(self, responses: dict[str, str]) -> Outcome:
+        outcome = super().judge(responses)
+        return Outcome(outcome.terms, finished=outcome.finished, metrics={"thread": threading.get_ident()})
+
+
+@pytest.mark.parametrize("branching", ["tree", "chain"])
+def test_rewards_that_are_computed_while_others_write_are_the_same(
+    make_team: Callable[..., Team], llama: str, branching: Branching
+) -> None:
+    team = make_team(llama)
+    tasks = [(5, 0), (6, 1), (7, 0)]
+    found = []
+    for env in (Whispers(max_turns=2), Slow(max_turns=2)):
+        generators = {agent: torch.Generator().manual_seed(k) for k, agent in enumerate(AGENTS)}
+        rollout = Rollout(env, team.policies, Sampling(max_new_tokens=6), generators, batch_size=4)
+        roots = rollout.collect(tasks, 2, "aligned", branching)
+        nodes = [node for root in roots for node in root.subtree()]
+        threads = {info["metrics"]["thread"] for node in nodes for info in node.infos if "metrics" in info}
+        assert threading.get_ident() not in threads  # beside the thread that writes
+        found.append([(node.rewards.tolist(), [r.text for r in node.responses["left"]]) for node in nodes])
+    assert threads
+    assert found[0] == found[1]
+
+
+def test_what_a_reward_raises_while_others_write_is_raised(
+    make_team: Callable[..., Team], llama: str
+) -> None:
+    class Broken(Slow):
+        def judge(self, responses: dict[str, str]) -> Outcome:
+            raise RuntimeError("no judge today")
+
+    generators = {agent: torch.Generator().manual_seed(k) for k, agent in enumerate(AGENTS)}
+    rollout = Rollout(Broken(), make_team(llama).policies, Sampling(max_new_tokens=6), generators)
+    with pytest.raises(RuntimeError, match="no judge today"):
+        rollout.collect([(5, 0), (6, 1)], 2)
