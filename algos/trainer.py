@@ -38,7 +38,7 @@ from textmarl.envs.vector import acting
 logger = logging.getLogger(__name__)
 
 # Random streams of a run, told apart by their first number.
-ROLLOUT, TASKS, EPISODES, MINIBATCHES, EVALUATION = range(5)
+ROLLOUT, TASKS, EPISODES, MINIBATCHES, EVALUATION, SETUP, IMPROVE = range(7)
 
 
 class Trainer:
@@ -90,9 +90,10 @@ class Trainer:
         self._stop = False
         seed = self.config.seed
         self.generators = {a: random_stream(seed, ROLLOUT, i) for i, a in enumerate(self.agents)}
+        algorithm.setup(team, stream_seed(seed, SETUP))
         self.updaters = {}
         for agent, policy in team.policies.items():
-            parameters = list(policy.parameters().values())
+            parameters = [*policy.parameters().values(), *algorithm.parameters(agent)]
             optimizer = torch.optim.AdamW(
                 parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay
             )
@@ -175,6 +176,7 @@ class Trainer:
             self.generators,
             self.config.rollout_batch_size,
             self.observer.phase,
+            self.config.micro_batch_tokens,
         )
         tasks = self._tasks(step)
         roots = self.algorithm.collect(rollout, tasks)
@@ -209,6 +211,7 @@ class Trainer:
             rng = np.random.default_rng([self.config.seed, MINIBATCHES, step, index])
             result = updater.update(groups[agent], rng, on_samples)
             metrics |= {f"{name}/{agent}": value for name, value in result.items()}
+        metrics |= self.algorithm.improve(np.random.default_rng([self.config.seed, IMPROVE, step]))
 
         cost, now = rollout.cost, time.perf_counter()
         metrics |= {
@@ -341,6 +344,7 @@ class Trainer:
                 "team": self.team.state_dict(),
                 "optimizers": {a: u.optimizer.state_dict() for a, u in self.updaters.items()},
                 "generators": {a: g.get_state() for a, g in self.generators.items()},
+                "algorithm": self.algorithm.state_dict(),
                 "totals": dict(self.totals),
                 "settings": self._settings,
             },
@@ -370,6 +374,7 @@ class Trainer:
             for agent, updater in self.updaters.items():
                 updater.optimizer.load_state_dict(state["optimizers"][agent])
                 self.generators[agent].set_state(state["generators"][agent])
+            self.algorithm.load_state_dict(state["algorithm"])
             self.totals = dict(state["totals"])
             self.step = state["step"]
             resumed = f"resumed after step {self.step} of {self.config.steps}"
