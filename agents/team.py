@@ -6,6 +6,7 @@ model. They can as well be separate models with tokenizers of their own, and tra
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from textmarl.agents.models import load_model, no_progress_bars
 from textmarl.agents.policy import Policy
 from textmarl.agents.prefix import shares_prompts
 from textmarl.agents.sampling import Sampling
+from textmarl.agents.values import Critic
 
 __all__ = ["PolicyAgent", "Sampling", "Team", "TeamConfig"]
 
@@ -168,6 +170,45 @@ class Team:
             name: PolicyAgent(policy, sampling, random_stream(seed, index))
             for index, (name, policy) in enumerate(self.policies.items())
         }
+
+    def add_critic(self, name: str, agent: str, seed: int) -> Critic:
+        """Make a critic with a trunk of its own, which begins as an agent's base model does.
+
+        With LoRA the trunk is a further adapter on that agent's frozen base, so memory grows by an adapter; with full
+        weights it is a copy of the agent's model as it is now. It is no agent: it is not saved with the team. A critic
+        that had the name before is forgotten.
+
+        Args:
+            name: Of the critic, and of its adapter; no agent's.
+            agent: Whose base model and tokenizer it reads with.
+            seed: Draws its initial weights.
+
+        Raises:
+            ValueError: The name is an agent's, or one that peft cannot use.
+        """
+        if name in self.policies or "." in name or "/" in name:
+            raise ValueError(
+                f"a critic needs a name that no agent has, without dot or slash, got {name!r}; the agents are "
+                f"{list(self.policies)}"
+            )
+        policy = self.policies[agent]
+        if isinstance(policy.network, PeftModel):
+            if name in policy.network.peft_config:
+                policy.network.delete_adapter(name)
+            network = add_adapter(policy.network, name, replace(self.config, seed=seed), 0)
+        else:
+            network = copy.deepcopy(policy.model)
+        trunk = Policy(name, network, policy.tokenizer, None, policy.chat_template_kwargs)
+        return Critic.on(trunk, seed, owns_trunk=True)
+
+    def share_trunk(self, agent: str, seed: int) -> Critic:
+        """Make a critic of an agent's own policy and a head.
+
+        Args:
+            agent: Whose policy.
+            seed: Draws the head's initial weights.
+        """
+        return Critic.on(self.policies[agent], seed, owns_trunk=False)
 
     def save(self, folder: str | Path) -> None:
         """Write every policy: ``adapters/<agent>`` (peft folders) or ``models/<agent>`` (full weights), and team.json.

@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from pettingzoo import ParallelEnv
@@ -134,6 +134,12 @@ class Algorithm(ABC):
             raise ValueError(
                 f"epochs and minibatches must be at least 1, got {self.epochs} and {self.minibatches}"
             )
+
+    def check_choices(self, declared_in: type) -> None:
+        """Refuse a value that is none of its field's choices, of the fields that ``declared_in`` knows."""
+        for name, kind in get_type_hints(declared_in).items():
+            if get_origin(kind) is Literal and vars(self)[name] not in get_args(kind):
+                raise ValueError(f"algo.{name} must be one of {get_args(kind)}, got {vars(self)[name]!r}")
 
     @property
     def needs_reference(self) -> bool:
