@@ -65,7 +65,7 @@ class ActorCritic(Algorithm):
     def __post_init__(self) -> None:
         self.critics: dict[str, Critic] = {}
         self.experience: dict[str, list[Sample]] = {}  # by critic, what it read since it was last trained
-        self._optimizers: dict[str, torch.optim.AdamW] = {}
+        self.optimizers: dict[str, torch.optim.AdamW] = {}
         self._micro_batch_tokens = 1024
 
     @property
@@ -101,14 +101,14 @@ class ActorCritic(Algorithm):
 
     def setup(self, team: Team, seed: int) -> None:
         """Create the critics and their optimizers."""
-        self.critics, self._optimizers, self.experience = {}, {}, {}
+        self.critics, self.optimizers, self.experience = {}, {}, {}
         for index, (name, agent) in enumerate(self.seats(list(team.policies)).items()):
             own = int(random_stream(seed, index).initial_seed())
             if not self.has_own_trunks:
                 self.critics[name] = team.share_trunk(agent, own)
                 continue
             critic = self.critics[name] = team.add_critic(f"critic_{name}", agent, own)
-            self._optimizers[name] = torch.optim.AdamW(
+            self.optimizers[name] = torch.optim.AdamW(
                 critic.parameters(), lr=self.critic_learning_rate, weight_decay=0.0
             )
 
@@ -120,14 +120,14 @@ class ActorCritic(Algorithm):
         """Return the critics and their optimizers."""
         return {
             "critics": {name: critic.state_dict() for name, critic in self.critics.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up :meth:`state_dict`."""
         for name, critic in self.critics.items():
             critic.load_state_dict(state["critics"][name])
-        for name, optimizer in self._optimizers.items():
+        for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
 
     def critic_called(self, name: str) -> Critic:
@@ -175,7 +175,7 @@ class ActorCritic(Algorithm):
         for name, samples in self.experience.items():
             if samples:
                 metrics |= {f"{key}/{name}": value for key, value in describe_values(samples).items()}
-                if name in self._optimizers:
+                if name in self.optimizers:
                     metrics[f"critic_grad_norm/{name}"] = self.fit(name, samples, rng)
         self.experience = {}
         return metrics
@@ -190,7 +190,7 @@ class ActorCritic(Algorithm):
         Raises:
             FloatingPointError: The gradient is not finite.
         """
-        critic, optimizer, norms = self.critics[name], self._optimizers[name], []
+        critic, optimizer, norms = self.critics[name], self.optimizers[name], []
         for _ in range(self.epochs):
             order = rng.permutation(len(samples)) if self.minibatches > 1 else np.arange(len(samples))
             for part in (part for part in np.array_split(order, self.minibatches) if len(part)):
