@@ -171,7 +171,7 @@ class ActorCritic(Algorithm):
             ``explained_variance`` of the targets by them (1: foretold exactly; 0: no better than their mean), and
             ``critic_grad_norm`` before clipping.
         """
-        metrics = {}
+        metrics: dict[str, float] = {}
         for name, samples in self.experience.items():
             if samples:
                 metrics |= {f"{key}/{name}": value for key, value in describe_values(samples).items()}
