@@ -182,7 +182,7 @@ def test_who_waits_is_not_credited_and_the_central_critic_reads_every_stage(
 @pytest.mark.parametrize("env_id", ["Climbing", "Relay", "Chorus"])
 @pytest.mark.parametrize("critic", ["central", "decentralized"])
 def test_it_trains_in_games(env_id: str, critic: Any, tmp_path: Any) -> None:
-    env = pettingzoo.make("parallel", f"textmarl/{env_id}-v0")
+    env = pettingzoo.make("parallel", f"textmarl/{env_id}-v0", n_agents=2)
     team = Team.create(env.possible_agents, TeamConfig("tiny", lora_rank=2, device="cpu"))
     before = {agent: policy.digest() for agent, policy in team.policies.items()}
     config = TrainerConfig(steps=2, tasks_per_step=1, kl_every=0, learning_rate=0.01)

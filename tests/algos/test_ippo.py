@@ -381,17 +381,17 @@ def test_a_critic_learns_what_a_history_returns(exact: Any, syllables: Any, sett
 
 
 @pytest.mark.parametrize(
-    ("env_id", "settings"),
+    ("env_id", "tuning", "settings"),
     [
-        ("Climbing", {"minibatches": 2}),
-        ("Relay", {"level": "turn", "critic": "central"}),
-        ("Relay", {"critic_trunk": "shared"}),
-        ("Chorus", {"target_kl": 0.1}),
+        ("Climbing", "full", {"minibatches": 2}),
+        ("Relay", "lora", {"level": "turn", "critic": "central"}),
+        ("Relay", "full", {"critic_trunk": "shared"}),
+        ("Chorus", "lora", {"target_kl": 0.1}),
     ],
 )
-def test_it_trains_in_games(env_id: str, settings: Any, tmp_path: Any) -> None:
-    env = pettingzoo.make("parallel", f"textmarl/{env_id}-v0")
-    team = Team.create(env.possible_agents, TeamConfig("tiny", lora_rank=2, device="cpu"))
+def test_it_trains_in_games(env_id: str, tuning: Any, settings: Any, tmp_path: Any) -> None:
+    env = pettingzoo.make("parallel", f"textmarl/{env_id}-v0", n_agents=2)
+    team = Team.create(env.possible_agents, TeamConfig("tiny", tuning, lora_rank=2, device="cpu"))
     before = {agent: policy.digest() for agent, policy in team.policies.items()}
     algorithm = IPPO(group_size=2, epochs=2, **settings)
     config = TrainerConfig(steps=2, tasks_per_step=1, kl_every=0, learning_rate=0.01)
