@@ -325,14 +325,19 @@ class Exact:
                 keepers[name] = algorithm.optimizers[name] = Keeper(critic.parameters())
         return keepers
 
-    def explicit_values(self, critic: Any, prompt_ids: list[int], token_ids: list[int]) -> Tensor:
-        """V before each token, from the library's own hidden states; gradients reach the critic that is in use."""
+    def explicit_values(self, critic: Any) -> Callable[[list[int], list[int]], list[float]]:
+        """Return a function of a prompt and tokens: V before each token, from the library's own hidden states."""
         model, _ = self.ordinary(critic.trunk)
-        ids = torch.tensor([prompt_ids + token_ids])
-        states = model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0]
-        at = states[len(prompt_ids) - 1 : len(prompt_ids) - 1 + len(token_ids)]
         inner, outer = critic.head.inner, critic.head.outer
-        return torch.tanh(at @ inner.weight.T + inner.bias) @ outer.weight[0] + outer.bias[0]
+
+        @torch.no_grad()
+        def values(prompt_ids: list[int], token_ids: list[int]) -> list[float]:
+            ids = torch.tensor([prompt_ids + token_ids])
+            states = model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0]
+            at = states[len(prompt_ids) - 1 : len(prompt_ids) - 1 + len(token_ids)]
+            return (torch.tanh(at @ inner.weight.T + inner.bias) @ outer.weight[0] + outer.bias[0]).tolist()
+
+        return values
 
     @staticmethod
     def played(roots: list[Node]) -> list[list[tuple[Node, int]]]:

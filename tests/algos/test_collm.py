@@ -32,9 +32,10 @@ def prompts(algorithm: CoLLM, name: str, node: Node, member: int) -> list[int]:
 def differences(exact: Any, algorithm: CoLLM, roots: list[Node], name: str, i: int) -> dict[Any, Any]:
     """By node and member: delta_t, the target, and what the critic reads."""
     found = {}
+    value = exact.explicit_values(algorithm.critics[name])
     for path in exact.played(roots):
         read = [prompts(algorithm, name, node, member) for node, member in path]
-        values = [exact.explicit_values(algorithm.critics[name], p, p[-1:]).tolist()[0] for p in read]
+        values = [value(p, p[-1:])[0] for p in read]
         for t, (node, member) in enumerate(path):
             following = algorithm.discount * values[t + 1] if t + 1 < len(path) else 0.0
             target = node.rewards[member][i] + following

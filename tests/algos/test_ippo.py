@@ -52,6 +52,7 @@ def credited(exact: Any, algorithm: IPPO, roots: list[Node], agent: str, i: int)
     """(response, advantage, target, old value of each token) of all turns, by the formulas."""
     rows = []
     critic = algorithm.critics[agent]
+    value = exact.explicit_values(critic)
     for turns in own_turns(exact, roots, agent, i, algorithm.discount):
         values, rewards, discounts, owner = [], [], [], []
         for k, (said, reward, discount, node, member) in enumerate(turns):
@@ -59,7 +60,7 @@ def credited(exact: Any, algorithm: IPPO, roots: list[Node], agent: str, i: int)
             if algorithm.critic == "central":
                 own = node.conversations[member if len(node.conversations) > 1 else 0]
                 prompt = critic.trunk.encode(joint_history(own))
-            before = exact.explicit_values(critic, prompt, said.token_ids).tolist()
+            before = value(prompt, said.token_ids)
             before = before if algorithm.level == "token" else before[:1]
             values += before
             rewards += [0.0] * (len(before) - 1) + [reward]
