@@ -202,17 +202,24 @@ class Policy:
         begun = self.tokenizer.decode(list(prompt_ids[-8:])).rstrip().endswith("<think>")
         return without_thinking(text, begun)
 
-    def score(self, prompts: list[list[int]], responses: list[list[list[int]]], sampling: Sampling) -> Scores:
+    def score(
+        self,
+        prompts: list[list[int]],
+        responses: list[list[list[int]]],
+        sampling: Sampling,
+        states: bool = False,
+    ) -> Scores:
         """Score responses under the current policy, with gradients for its own parameters.
 
         Args:
             prompts: U prompts as token ids.
             responses: For each prompt the token ids of its responses.
             sampling: The distribution that sampled them.
+            states: Return the hidden states as well.
         """
         score = score_shared if self.shares_prompts else score_plain
         with self.adapted():
-            return score(self.model, prompts, responses, sampling)
+            return score(self.model, prompts, responses, sampling, states)
 
     @torch.no_grad()
     def score_reference(

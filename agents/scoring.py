@@ -31,10 +31,16 @@ class Scores:
     """(n, L) entropy (nats) of the distribution that each token was drawn from, 0 on padding."""
     mask: Tensor
     """(n, L) bool, True on the response's tokens."""
+    states: Tensor | None = None
+    """(n, L, hidden) last hidden state that each token is predicted from, 0 on padding; None unless asked for."""
 
 
 def score_shared(
-    model: PreTrainedModel, prompts: list[list[int]], responses: list[list[list[int]]], sampling: Sampling
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    responses: list[list[list[int]]],
+    sampling: Sampling,
+    states: bool = False,
 ) -> Scores:
     """Score each prompt's responses in one packed row of tokens, the prompt computed once for all of them.
 
@@ -45,9 +51,29 @@ def score_shared(
         prompts: U lists of token ids.
         responses: For each prompt its responses' token ids, each with at least one token; the numbers may differ.
         sampling: The distribution to score under.
+        states: Return the hidden states as well.
 
     Returns:
         Scores in the order of ``responses``, flattened.
+    """
+    predicting, targets, mask = shared_states(model, prompts, responses)
+    scores = _score_states(model.get_output_embeddings(), predicting, targets[mask], mask, sampling)
+    scores.states = by_row(predicting, mask) if states else None
+    return scores
+
+
+def shared_states(
+    model: PreTrainedModel, prompts: list[list[int]], responses: list[list[list[int]]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the last hidden state that each response token is predicted from, without any logits.
+
+    Args:
+        model: As for :func:`score_shared`.
+        prompts: U lists of token ids.
+        responses: For each prompt its responses' token ids; their last tokens are not read.
+
+    Returns:
+        (tokens, hidden) states of all n responses, one after the other; (n, L) token ids; (n, L) mask.
     """
     # The last token predicts nothing that is scored.
     packed = Packed.of(prompts, [[response[:-1] for response in group] for group in responses], model.device)
@@ -60,28 +86,65 @@ def score_shared(
     targets, lengths = pad_right([response for group in responses for response in group], model.device)
     mask = torch.arange(targets.shape[1], device=targets.device)[None] < lengths[:, None]
     states = hidden[torch.tensor([place for row in predicted_at for place in row], device=hidden.device)]
-    return _score_states(model.get_output_embeddings(), states, targets[mask], mask, sampling)
+    return states, targets, mask
 
 
 def score_plain(
-    model: PreTrainedModel, prompts: list[list[int]], responses: list[list[list[int]]], sampling: Sampling
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    responses: list[list[list[int]]],
+    sampling: Sampling,
+    states: bool = False,
 ) -> Scores:
     """Score as :func:`score_shared` does, by one ordinary forward pass over prompt and response of each row."""
+    ids, padding, at, targets, mask = _rows(prompts, responses, model.device)
+    output = model(input_ids=ids, attention_mask=padding, use_cache=False, output_hidden_states=states)
+    predicted = _gather(output.logits, at)
+    scores = _score_states(torch.nn.Identity(), predicted[mask], targets[mask], mask, sampling)
+    if states:
+        scores.states = _gather(output.hidden_states[-1], at) * mask[..., None]
+    return scores
+
+
+def plain_states(
+    model: PreTrainedModel, prompts: list[list[int]], responses: list[list[list[int]]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what :func:`shared_states` does, by an ordinary forward pass of the decoder."""
+    ids, padding, at, targets, mask = _rows(prompts, responses, model.device)
+    hidden = model.get_decoder()(input_ids=ids, attention_mask=padding, use_cache=False).last_hidden_state
+    return _gather(hidden, at)[mask], targets, mask
+
+
+def by_row(values: Tensor, mask: Tensor) -> Tensor:
+    """Lay out what belongs to each response token, (tokens, ...), as (n, L, ...), 0 on padding."""
+    rows = values.new_zeros(*mask.shape, *values.shape[1:])
+    return rows.masked_scatter(mask.view(*mask.shape, *[1] * (values.dim() - 1)), values)
+
+
+def _rows(
+    prompts: list[list[int]], responses: list[list[list[int]]], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Lay out every response after its prompt.
+
+    Returns:
+        (n, T) ids and attention mask; (n, L) where each response token is predicted, its id, and the mask.
+    """
     pairs = [
         (prompt, response) for prompt, group in zip(prompts, responses, strict=True) for response in group
     ]
-    ids, lengths = pad_right([prompt + response for prompt, response in pairs], model.device)
-    positions = torch.arange(ids.shape[1], device=ids.device)[None]
-    logits = model(
-        input_ids=ids, attention_mask=(positions < lengths[:, None]).long(), use_cache=False
-    ).logits
-    targets, response_lengths = pad_right([response for _, response in pairs], model.device)
+    ids, lengths = pad_right([prompt + response for prompt, response in pairs], device)
+    positions = torch.arange(ids.shape[1], device=device)[None]
+    targets, response_lengths = pad_right([response for _, response in pairs], device)
     # Token t of a response is predicted at the position before it; past its end any position will do.
     starts = torch.tensor([len(prompt) - 1 for prompt, _ in pairs], device=ids.device)
     at = (starts[:, None] + torch.arange(targets.shape[1], device=ids.device)).clamp(max=ids.shape[1] - 1)
-    predicted = logits.gather(1, at[..., None].expand(-1, -1, logits.shape[-1]))
     mask = torch.arange(targets.shape[1], device=ids.device)[None] < response_lengths[:, None]
-    return _score_states(torch.nn.Identity(), predicted[mask], targets[mask], mask, sampling)
+    return ids, (positions < lengths[:, None]).long(), at, targets, mask
+
+
+def _gather(values: Tensor, at: Tensor) -> Tensor:
+    """Pick (n, L, width) from (n, T, width)."""
+    return values.gather(1, at[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def _score_states(
@@ -93,5 +156,4 @@ def _score_states(
         for some, wanted in zip(states.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
     ]
     logprobs, entropies = (torch.cat(parts) for parts in zip(*chunks, strict=True))
-    empty = torch.zeros(mask.shape, dtype=logprobs.dtype, device=mask.device)
-    return Scores(empty.masked_scatter(mask, logprobs), empty.masked_scatter(mask, entropies), mask)
+    return Scores(by_row(logprobs, mask), by_row(entropies, mask), mask)

@@ -28,6 +28,7 @@ from textmarl.agents.partner import Partner, PolicyAgent, specification
 from textmarl.agents.policy import Policy
 from textmarl.agents.prefix import why_plain
 from textmarl.agents.sampling import Sampling
+from textmarl.agents.values import Critic
 
 __all__ = ["PolicyAgent", "Sampling", "Team", "TeamConfig"]
 
@@ -252,6 +253,45 @@ class Team:
                 replace(partner, generator=stream) if isinstance(partner, PolicyAgent) else partner
             )
         return playing
+
+    def add_critic(self, name: str, agent: str, seed: int) -> Critic:
+        """Make a critic with a trunk of its own, which begins as an agent's base model does.
+
+        With LoRA the trunk is a further adapter on that agent's frozen base, so memory grows by an adapter; with full
+        weights it is a copy of the agent's model as it is now. It is no agent: it is not saved with the team. A critic
+        that had the name before is forgotten.
+
+        Args:
+            name: Of the critic, and of its adapter; no agent's.
+            agent: Whose base model and tokenizer it reads with.
+            seed: Draws its initial weights.
+
+        Raises:
+            ValueError: The name is an agent's, or one that peft cannot use.
+        """
+        if name in self.policies or "." in name or "/" in name:
+            raise ValueError(
+                f"a critic needs a name that no agent has, without dot or slash, got {name!r}; the agents are "
+                f"{list(self.policies)}"
+            )
+        policy = self.policies[agent]
+        if isinstance(policy.network, PeftModel):
+            if name in policy.network.peft_config:
+                policy.network.delete_adapter(name)
+            network = add_adapter(policy.network, name, replace(self.config, seed=seed), 0)
+        else:
+            network = copy.deepcopy(policy.model)
+        trunk = Policy(name, network, policy.tokenizer, None, policy.chat_template_kwargs)
+        return Critic.on(trunk, seed, owns_trunk=True)
+
+    def share_trunk(self, agent: str, seed: int) -> Critic:
+        """Make a critic of an agent's own policy and a head.
+
+        Args:
+            agent: Whose policy.
+            seed: Draws the head's initial weights.
+        """
+        return Critic.on(self.policies[agent], seed, owns_trunk=False)
 
     def save(self, folder: str | Path) -> None:
         """Write every policy: ``adapters/<agent>`` (peft folders) or ``models/<agent>`` (full weights), and team.json.

@@ -5,17 +5,21 @@ module                  algorithm
 ======================= =========================================================================
 ``magrpo``              MAGRPO (arXiv 2508.04652), with REINFORCE and RLOO as its baselines
 ``c3``                  contextual counterfactual credit (arXiv 2603.06859)
+``collm``               CoLLM-CC and CoLLM-DC (arXiv 2601.21972): actor-critic, one action a turn
 ``grpo``                GRPO (arXiv 2402.03300): one policy writes the texts of all roles
 ``igrpo``               independent GRPO: partners resampled, fixed, frozen, or individual rewards
+``ippo``                IPPO (arXiv 2011.09533), token-level PPO, and MAPPO (arXiv 2103.01955)
 ======================= =========================================================================
 """
 
 from textmarl.algos.algorithm import Algorithm, Batch, Group, Sample, resolve, returns
 from textmarl.algos.c3 import C3
+from textmarl.algos.collm import CoLLM
 from textmarl.algos.config import TrainerConfig, validate_run
 from textmarl.algos.group_relative import GroupRelative
 from textmarl.algos.grpo import GRPO
 from textmarl.algos.igrpo import IGRPO
+from textmarl.algos.ippo import IPPO
 from textmarl.algos.magrpo import MAGRPO
 from textmarl.algos.observer import Observer
 from textmarl.algos.records import RunDirectory
@@ -26,9 +30,11 @@ __all__ = [
     "C3",
     "GRPO",
     "IGRPO",
+    "IPPO",
     "MAGRPO",
     "Algorithm",
     "Batch",
+    "CoLLM",
     "Group",
     "GroupRelative",
     "Node",

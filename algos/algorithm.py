@@ -1,7 +1,8 @@
 """What an algorithm is: how experience is collected, what credit a response gets, and what the loss is.
 
-Everything else (the loop, optimizers, logging, evaluation, checkpoints) is the trainer's. To add one, subclass
-:class:`Algorithm`, or an algorithm that is close, and override what differs::
+Everything else (the loop, optimizers, logging, evaluation, checkpoints) is the trainer's. An algorithm that learns more
+than policies (a critic, an estimator) makes it in ``setup``, trains it in ``improve`` or by its loss, and keeps it in
+``state_dict``. To add one, subclass :class:`Algorithm`, or an algorithm that is close, and override what differs::
 
     @dataclass
     class Positive(MAGRPO):
@@ -21,12 +22,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from pettingzoo import ParallelEnv
 from torch import Tensor
+from torch.nn import Parameter
 
+from textmarl.agents.team import Team
 from textmarl.agents.user_code import CodeNotFound, import_code
 from textmarl.algos.rollout import Node, Rollout
 
@@ -47,6 +50,10 @@ class Sample:
     """One for the response, or one for each token."""
     weight: float
     """Share of the loss."""
+    value_targets: list[float] | None = None
+    """What the value before each token is to become, where the loss trains a value head."""
+    old_values: list[float] | None = None
+    """The value before each token when the experience was collected."""
 
 
 @dataclass
@@ -81,6 +88,15 @@ class Batch:
     """(n, L) log-probabilities under the reference policy, where the algorithm asks for them."""
     max_new_tokens: int
     """The token limit of sampling."""
+    agent: str = ""
+    """Whose responses they are."""
+    value_targets: Tensor | None = None
+    """(n, L) those of the samples, where they have some; 0 on padding."""
+    old_values: Tensor | None = None
+    """(n, L) those of the samples, where they have some; 0 on padding."""
+    states: Tensor | None = None
+    """(n, L, hidden) last hidden states of the policy that each token is predicted from, with gradients, where the
+    algorithm asks for them; 0 on padding."""
 
 
 @dataclass
@@ -136,9 +152,20 @@ class Algorithm(ABC):
         """
         return True
 
+    def check_choices(self, declared_in: type) -> None:
+        """Refuse a value that is none of its field's choices, of the fields that ``declared_in`` knows."""
+        for name, kind in get_type_hints(declared_in).items():
+            if get_origin(kind) is Literal and vars(self)[name] not in get_args(kind):
+                raise ValueError(f"algo.{name} must be one of {get_args(kind)}, got {vars(self)[name]!r}")
+
     @property
     def needs_reference(self) -> bool:
         """Whether the loss reads ``Batch.reference_logprobs``."""
+        return False
+
+    @property
+    def needs_states(self) -> bool:
+        """Whether the loss reads ``Batch.states``."""
         return False
 
     @property
@@ -153,6 +180,23 @@ class Algorithm(ABC):
             ValueError: Says what of the environment does not fit, and what to do.
         """
 
+    def setup(self, team: Team, seed: int) -> None:  # noqa: B027  (most learn nothing beside the policies)
+        """Create what is learned beside the policies; called once a run, before there are optimizers.
+
+        Called again, for a new run, it forgets what an earlier one learned.
+
+        Args:
+            team: The policies that will be trained.
+            seed: Draws initial weights; independent of every other random stream of the run.
+        """
+
+    def parameters(self, agent: str) -> list[Parameter]:
+        """Return what the agent's loss trains beside its policy: in the same optimizer, clipped with the same gradient.
+
+        For instance a value head on the policy's own trunk.
+        """
+        return []
+
     @abstractmethod
     def collect(self, rollout: Rollout, tasks: Sequence[tuple[int, int | str | None]]) -> list[Node]:
         """Gather experience on the given tasks (a seed and a task each); return the root of each."""
@@ -164,6 +208,33 @@ class Algorithm(ABC):
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
         """Return a batch's contribution to its agent's loss, a scalar to descend."""
+
+    def goes_on(self, approx_kl: float) -> bool:
+        """Say whether an agent's update takes its next optimizer step; the first False ends it for this training step.
+
+        Args:
+            approx_kl: k3 estimate of KL(policy that sampled || policy), nats per token of the mini-batch at hand; 0 where
+                experience is used once.
+        """
+        return True
+
+    def improve(self, rng: np.random.Generator) -> dict[str, float]:
+        """Train what :meth:`setup` created, after all policies of a training step were updated.
+
+        Args:
+            rng: A stream of its own for each training step.
+
+        Returns:
+            Metrics of the step, by name.
+        """
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a later step depends on, for the checkpoint: tensors, numbers, texts, lists and dicts of them."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  (most have none)
+        """Take up what :meth:`state_dict` returned, after :meth:`setup`."""
 
 
 def returns(node: Node, discount: float) -> np.ndarray:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from textmarl.agents.conversation import Response
 from textmarl.algos.algorithm import Algorithm, Batch, Group, Sample, returns
+from textmarl.algos.policy_gradient import LengthWeighting, RatioLevel, clipped_objective, token_weights
 from textmarl.algos.rollout import Node
 
 
@@ -31,12 +31,12 @@ class GroupRelative(Algorithm):
     normalize: Literal["std", "none"] = "std"
     """std: divide by the group's population standard deviation (GRPO; MAGRPO's later configurations). With std all
     four baselines give the same advantages, since each differs from the mean by a constant or a factor."""
-    length_weighting: Literal["constant", "sum", "token_mean"] = "constant"
+    length_weighting: LengthWeighting = "constant"
     """A response's token log-probabilities are summed (MAGRPO's paper), divided by max_new_tokens (Dr. GRPO, arXiv
     2503.20783), or by the response's own length (GRPO's paper)."""
     clip: float = 0.2
     """Clipping range of the importance ratio, which enters where experience is used more than once (PPO, GRPO)."""
-    ratio_level: Literal["token", "sequence"] = "token"
+    ratio_level: RatioLevel = "token"
     """A ratio for each token, or exp(mean over tokens of the log-ratio) for the response (GSPO, arXiv 2507.18071)."""
     kl_coef: float = 0.0
     """Weight of the KL to the reference policy (k3 estimator); 0 needs no reference."""
@@ -51,12 +51,6 @@ class GroupRelative(Algorithm):
             raise ValueError(
                 f"algo.clip must be positive and algo.kl_coef not negative, got {self.clip}, {self.kl_coef}"
             )
-
-    def check_choices(self, declared_in: type) -> None:
-        """Refuse a value that is none of its field's choices, of the fields that ``declared_in`` knows."""
-        for name, kind in get_type_hints(declared_in).items():
-            if get_origin(kind) is Literal and vars(self)[name] not in get_args(kind):
-                raise ValueError(f"algo.{name} must be one of {get_args(kind)}, got {vars(self)[name]!r}")
 
     def check_group_size(self, group_size: int) -> None:
         """Refuse groups that are empty, or in which nothing can be compared."""
@@ -143,25 +137,8 @@ class GroupRelative(Algorithm):
         is the same at ratio 1: min(ratio * A, clip(ratio, 1 - eps, 1 + eps) * A), ratio = pi / pi_old (PPO, arXiv
         1707.06347). KL is added per token: k3 = exp(q) - q - 1, q = log pi_ref - log pi.
         """
-        lengths = batch.mask.sum(dim=1)
-        if self.length_weighting == "sum":
-            per_token = torch.ones_like(batch.weights)
-        elif self.length_weighting == "constant":
-            per_token = torch.full_like(batch.weights, 1 / batch.max_new_tokens)
-        else:
-            per_token = 1 / lengths.to(batch.weights.dtype)
-        weights = (batch.weights * per_token)[:, None] * batch.mask  # (n, L)
-
-        if batch.old_logprobs is None:
-            objective = batch.advantages * batch.logprobs
-        else:
-            log_ratio = (batch.logprobs - batch.old_logprobs) * batch.mask
-            if self.ratio_level == "sequence":  # one ratio for the response, standing on each of its tokens
-                log_ratio = (log_ratio.sum(dim=1) / lengths)[:, None].expand_as(batch.logprobs)
-            ratio = log_ratio.exp()
-            clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
-            objective = torch.minimum(ratio * batch.advantages, clipped * batch.advantages)
-        loss = -(weights * objective).sum()
+        weights = token_weights(batch, self.length_weighting)
+        loss = -(weights * clipped_objective(batch, self.clip, self.ratio_level)).sum()
 
         if self.kl_coef > 0:
             assert batch.reference_logprobs is not None

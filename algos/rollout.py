@@ -118,6 +118,7 @@ class Rollout:
         generators: Each agent's random stream.
         batch_size: Most responses decoded at once.
         on_progress: Called with a phase's name, work done and work in all.
+        micro_batch_tokens: For an algorithm that scores what it sampled: tokens in one pass.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Rollout:
         generators: dict[str, torch.Generator],
         batch_size: int = 64,
         on_progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+        micro_batch_tokens: int = 1024,
     ):
         self.instances = Instances(env) if not isinstance(env, Instances) else env
         self.env = self.instances.env
@@ -139,6 +141,7 @@ class Rollout:
         self.generators = generators
         self.batch_size = batch_size
         self.on_progress = on_progress
+        self.micro_batch_tokens = micro_batch_tokens
         self.cost = Cost()
 
     def start(self, tasks: Sequence[tuple[int, int | str | None]]) -> list[Node]:

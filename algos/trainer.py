@@ -42,7 +42,7 @@ from textmarl.envs.vector import acting
 logger = logging.getLogger(__name__)
 
 # Random streams of a run, told apart by their first number.
-ROLLOUT, TASKS, EPISODES, MINIBATCHES, EVALUATION = range(5)
+ROLLOUT, TASKS, EPISODES, MINIBATCHES, EVALUATION, SETUP, IMPROVE = range(7)
 
 
 class Trainer:
@@ -99,14 +99,15 @@ class Trainer:
         self._stop = False
         seed = self.config.seed
         self.generators = {a: random_stream(seed, ROLLOUT, i) for i, a in enumerate(self.agents)}
+        algorithm.setup(team, stream_seed(seed, SETUP))
         self.updaters = {}
-        for agent, *_ in team.parameter_sets.values():
-            policy = team.policies[agent]
-            parameters = list(policy.parameters().values())
+        for agents in team.parameter_sets.values():
+            policy = team.policies[agents[0]]
+            own = [p for agent in agents for p in algorithm.parameters(agent)]
             optimizer = torch.optim.AdamW(
-                parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+                [*policy.parameters().values(), *own], lr=self.config.learning_rate, weight_decay=self.config.weight_decay
             )
-            self.updaters[agent] = Updater(
+            self.updaters[agents[0]] = Updater(
                 policy,
                 algorithm,
                 self.sampling,
@@ -191,6 +192,7 @@ class Trainer:
             self.generators,
             self.config.rollout_batch_size,
             self.observer.phase,
+            self.config.micro_batch_tokens,
         )
         tasks = self._tasks(step)
         with self._keeping():
@@ -230,6 +232,7 @@ class Trainer:
             rng = np.random.default_rng([self.config.seed, MINIBATCHES, step, self.agents.index(agents[0])])
             result = updater.update(own, rng, on_samples)
             metrics |= {f"{name}/{agent}": value for agent in agents for name, value in result.items()}
+        metrics |= self.algorithm.improve(np.random.default_rng([self.config.seed, IMPROVE, step]))
 
         rollout.close()
         cost, now = rollout.cost, time.perf_counter()
@@ -397,6 +400,7 @@ class Trainer:
                 "team": self.team.state_dict(),
                 "optimizers": {a: u.optimizer.state_dict() for a, u in self.updaters.items()},
                 "generators": {a: g.get_state() for a, g in self.generators.items()},
+                "algorithm": self.algorithm.state_dict(),
                 "totals": dict(self.totals),
                 "settings": self._settings,
             },
@@ -428,6 +432,7 @@ class Trainer:
                 updater.optimizer.load_state_dict(state["optimizers"][agent])
             for agent, generator in self.generators.items():
                 generator.set_state(state["generators"][agent])
+            self.algorithm.load_state_dict(state["algorithm"])
             self.totals = dict(state["totals"])
             self.step = state["step"]
             resumed = f"resumed after step {self.step} of {self.config.steps}"

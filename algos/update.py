@@ -85,7 +85,7 @@ class Updater:
         policy: What is trained (the first agent's); its trainable parameters are those of ``policy.parameters()``.
         algorithm: Gives the loss.
         sampling: The distribution that the responses were drawn from.
-        optimizer: Over the policy's parameters.
+        optimizer: Over the policy's parameters, and those of the algorithm that this agent's loss trains.
         max_grad_norm: Clip the agent's gradient to this norm; 0 does not clip.
         micro_batch_tokens: Tokens in one forward and backward pass.
     """
@@ -112,7 +112,9 @@ class Updater:
         rng: np.random.Generator,
         on_samples: Callable[[int], None] = lambda n: None,
     ) -> dict[str, float]:
-        """Run the algorithm's epochs on the groups of those who act by the policy; the loss is the sum of theirs.
+        """Run the algorithm's epochs on the groups of those who act by the policy, as far as the algorithm goes on.
+
+        The loss is the sum of theirs.
 
         Args:
             groups: One step's experience of these agents.
@@ -137,25 +139,35 @@ class Updater:
                 for sample, row in zip(batch.flat(), scores.logprobs, strict=True):
                     old[id(sample)] = row[: len(sample.token_ids)]
         totals = _Totals()
-        for epoch in range(algorithm.epochs):
-            order = rng.permutation(len(groups)) if algorithm.minibatches > 1 else np.arange(len(groups))
-            parts = [part for part in np.array_split(order, algorithm.minibatches) if len(part)]
-            for part in parts:
-                samples = [s for g in part for s in groups[g].samples]
-                self.optimizer.zero_grad(set_to_none=True)
-                with self.policy.adapted():
-                    loss = self._backward(samples, len(parts), old, totals, epoch == 0, on_samples)
-                parameters = [p for p in self.policy.parameters().values() if p.grad is not None]
-                norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or math.inf))
-                if not (math.isfinite(loss) and math.isfinite(norm)):
-                    raise FloatingPointError(
-                        f"agent {self.policy.name!r}: loss {loss} and gradient norm {norm} are not finite. The last "
-                        "checkpoint is intact; start a new run with a lower trainer.learning_rate or team.dtype float32"
-                    )
-                self.optimizer.step()
-                totals.grad_norms.append(norm)
+        for epoch, parts, samples in self._passes(groups, rng):
+            self.optimizer.zero_grad(set_to_none=True)
+            with self.policy.adapted():
+                loss, approx_kl = self._backward(samples, parts, old, totals, epoch == 0, on_samples)
+            if not algorithm.goes_on(approx_kl):
+                break
+            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+            parameters = [p for p in trained if p.grad is not None]
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or math.inf))
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise FloatingPointError(
+                    f"agent {self.policy.name!r}: loss {loss} and gradient norm {norm} are not finite. The last "
+                    "checkpoint is intact; start a new run with a lower trainer.learning_rate or team.dtype float32"
+                )
+            self.optimizer.step()
+            totals.grad_norms.append(norm)
         self.optimizer.zero_grad(set_to_none=True)
         return totals.summary(reused)
+
+    def _passes(
+        self, groups: list[Group], rng: np.random.Generator
+    ) -> Iterator[tuple[int, int, list[Sample]]]:
+        """Yield the epoch of each optimizer step, its number of mini-batches, and one mini-batch's samples."""
+        epochs, minibatches = self.algorithm.epochs, self.algorithm.minibatches
+        for epoch in range(epochs):
+            order = rng.permutation(len(groups)) if minibatches > 1 else np.arange(len(groups))
+            parts = [part for part in np.array_split(order, minibatches) if len(part)]
+            for part in parts:
+                yield epoch, len(parts), [s for g in part for s in groups[g].samples]
 
     def _micro_batches(self, samples: list[Sample]) -> Iterator[MicroBatch]:
         # Agents that share the policy's parameters have batches of their own.
@@ -171,15 +183,15 @@ class Updater:
         totals: _Totals,
         first: bool,
         on_samples: Callable[[int], None],
-    ) -> float:
-        """Add up the gradient of the samples' loss; return the loss."""
-        loss_value = 0.0
+    ) -> tuple[float, float]:
+        """Add up the gradient of the samples' loss; return the loss, and the approximate KL in nats per token."""
+        loss_value, before = 0.0, (totals.approx_kl, totals.reused_tokens)
         for batch in self._micro_batches(samples):
             flat, token_ids = batch.flat(), batch.token_ids()
             reference = None
             if self.algorithm.needs_reference:
                 reference = self.policy.score_reference(batch.prompts, token_ids, self.sampling).logprobs
-            scores = self.policy.score(batch.prompts, token_ids, self.sampling)
+            scores = self.policy.score(batch.prompts, token_ids, self.sampling, self.algorithm.needs_states)
             like = scores.logprobs
             tensors = Batch(
                 logprobs=scores.logprobs,
@@ -191,6 +203,10 @@ class Updater:
                 old_logprobs=per_token([old[id(s)].tolist() for s in flat], scores) if old else None,
                 reference_logprobs=reference,
                 max_new_tokens=self.sampling.max_new_tokens,
+                agent=flat[0].agent,
+                value_targets=per_token_where_given([s.value_targets for s in flat], scores),
+                old_values=per_token_where_given([s.old_values for s in flat], scores),
+                states=scores.states,
             )
             loss = self.algorithm.loss(tensors)
             loss.backward()
@@ -199,7 +215,8 @@ class Updater:
             on_samples(len(flat))
         if first:
             totals.loss += loss_value / parts
-        return loss_value
+        kl, tokens = totals.approx_kl - before[0], totals.reused_tokens - before[1]
+        return loss_value, kl / max(tokens, 1)
 
 
 @dataclass
@@ -232,7 +249,7 @@ class _Totals:
         tokens = max(self.tokens, 1)
         result = {
             "loss": self.loss,
-            "grad_norm": float(np.mean(self.grad_norms)),
+            "grad_norm": float(np.mean(self.grad_norms or [0.0])),
             "entropy": self.entropy / tokens,
             "sampling_kl": self.sampling_kl / tokens,
         }
@@ -252,6 +269,12 @@ def per_token(values: list[float | list[float]] | list[list[float]] | list[float
             raise ValueError(f"expected one number for each of {length} tokens, got {len(numbers)}")
         rows[row, :length] = numbers
     return rows
+
+
+def per_token_where_given(values: list[list[float] | None], scores: Scores) -> Tensor | None:
+    """Lay out one number for each token as :func:`per_token` does, or return None where no sample has any."""
+    given = [value for value in values if value is not None]
+    return per_token(given, scores) if len(given) == len(values) else None
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ def _diagnosed(folder: Path, args: dict[str, Any]) -> dict[str, Any]:
     """Plays and compares; the record of diagnostics.json."""
     from textmarl.agents import Sampling, Team
     from textmarl.agents.team import random_stream
-    from textmarl.algos import Rollout, resolve
+    from textmarl.algos import Rollout, RunDirectory, resolve
     from textmarl.algos.credit_diagnostics import diagnose
 
     config = saved_config(str(folder))
@@ -84,6 +84,15 @@ def _diagnosed(folder: Path, args: dict[str, Any]) -> dict[str, Any]:
     for seat, spec in assigned.items():
         check(spec, f"the run's partner {seat!r}")
     team = Team.load(folder, device, make_agents(assigned, seed, options))
+    algorithm.setup(team, seed)
+    if algorithm.state_dict():  # it learned more than policies: its credit is that of what it learned
+        state = RunDirectory(folder).load_checkpoint()
+        if state is None:
+            raise CommandError(
+                f"{str(folder)!r} has no checkpoint, where {name} keeps what its credit depends on; restore the folder "
+                "checkpoints"
+            )
+        algorithm.load_state_dict(state["algorithm"])
     generators = {agent: random_stream(seed, i) for i, agent in enumerate(team.names)}
     rollout = Rollout(instances, team.players, Sampling(**config["sampling"]), generators, args["batch_size"])
     known = getattr(instances.env, "tasks", None)  # environments of others have none

@@ -229,10 +229,30 @@ class Recorder(torch.optim.SGD):
         super().step()
 
 
+class Keeper(torch.optim.SGD):
+    """Keeps the gradients of every step, by the parameters' order, and takes none."""
+
+    def __init__(self, parameters: Sequence[Tensor]):
+        super().__init__(list(parameters), lr=0.0)
+        self.kept = list[list[Tensor]]()
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        self.kept.append([p.grad.clone() for p in self.param_groups[0]["params"]])
+
+
+@torch.no_grad()
+def move(parameters: Sequence[Tensor], spread: float, seed: int) -> None:
+    """Add noise to parameters."""
+    stream = torch.Generator().manual_seed(seed)
+    for parameter in parameters:
+        parameter += spread * torch.randn(parameter.shape, generator=stream, dtype=parameter.dtype)
+
+
 class Exact:
     """Teams, experience, the gradients that the package takes, and those that a formula asks for."""
 
     sampling = SAMPLING
+    move = staticmethod(move)
 
     def __init__(self, model: str):
         self.model = model
@@ -293,6 +313,44 @@ class Exact:
             "some ratios must be clipped and some must not"
         )
         return gradients
+
+    def critics(self, algorithm: Any, team: Team, spread: float = 0.3) -> dict[str, Keeper]:
+        """Give an algorithm its critics, away from the values of 0 that they begin with; return optimizers that only
+        keep the gradients of each step."""
+        algorithm.setup(team, 5)
+        keepers = {}
+        for k, (name, critic) in enumerate(algorithm.critics.items()):
+            move(critic.parameters(), spread, seed=90 + k)
+            if name in algorithm.optimizers:
+                keepers[name] = algorithm.optimizers[name] = Keeper(critic.parameters())
+        return keepers
+
+    def explicit_values(self, critic: Any) -> Callable[[list[int], list[int]], list[float]]:
+        """Return a function of a prompt and tokens: V before each token, from the library's own hidden states."""
+        model, _ = self.ordinary(critic.trunk)
+        inner, outer = critic.head.inner, critic.head.outer
+
+        @torch.no_grad()
+        def values(prompt_ids: list[int], token_ids: list[int]) -> list[float]:
+            ids = torch.tensor([prompt_ids + token_ids])
+            states = model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0]
+            at = states[len(prompt_ids) - 1 : len(prompt_ids) - 1 + len(token_ids)]
+            return (torch.tanh(at @ inner.weight.T + inner.bias) @ outer.weight[0] + outer.bias[0]).tolist()
+
+        return values
+
+    @staticmethod
+    def played(roots: list[Node]) -> list[list[tuple[Node, int]]]:
+        """Every episode of chains, turn by turn: the node, and the episode's place there."""
+        found = []
+        for root in roots:
+            for member in range(len(root.rewards)):
+                path, after = [], (root, member)
+                while after is not None:
+                    path.append(after)
+                    after = after[0].continuations[after[1]]  # type: ignore[assignment]
+                found.append(path)
+        return found
 
     @staticmethod
     def ordinary(policy: Policy) -> tuple[Any, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 Reads one JSON object a line, trains in a fork of this warm process and answers with a JSON line: how the fork ended.
 Keys: `run` (folder), `resume`, `kill` / `interrupt` / `terminate` (a moment, see `Moments`), `interrupts` (how many
-signals), `trainer` and `team` (changed settings), `agents` (names).
+signals), `trainer` and `team` (changed settings), `agents` (names), `algo` (a name in `ALGORITHMS`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,21 @@ import torch
 
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.team import Team, TeamConfig
-from textmarl.algos import MAGRPO, Observer, RunDirectory, Trainer, TrainerConfig, records
+from textmarl.algos import IPPO, MAGRPO, CoLLM, Observer, RunDirectory, Trainer, TrainerConfig, records
 from textmarl.envs import Outcome, TaskSet, TextEnv
 
 TRAINER = {"steps": 5, "checkpoint_every": 2, "eval_every": 2, "eval_tasks": 2, "eval_samples": 1, "eval_batch_size": 1,
            "kl_every": 2, "warmup_steps": 2, "learning_rate": 0.01, "seed": 3, "threads": 1}  # fmt: skip
 TEAM = {"model": "tiny", "lora_rank": 4, "lora_targets": ["q_proj", "up_proj"], "device": "cpu"}
+
+
+# Several updates a step on chains of two turns: whatever a run carries from step to step is in use.
+ALGORITHMS = {
+    "magrpo": lambda: MAGRPO(group_size=3, branching="chain", minibatches=2),
+    "ippo": lambda: IPPO(group_size=3, epochs=2, minibatches=2),
+    "ippo, shared": lambda: IPPO(group_size=3, epochs=2, critic_trunk="shared"),
+    "collm": lambda: CoLLM(group_size=3),
+}
 
 
 class Letters(TextEnv):
@@ -128,8 +137,7 @@ def train(order: dict) -> dict:
     agents = order.get("agents", ["first", "second"])
     env, observer = Letters(agents), Moments(moment, act)
     team = Team.create(agents, TeamConfig(**{**TEAM, **order.get("team", {})}))
-    # Several updates a step on chains of two turns: whatever a run carries from step to step is in use.
-    algorithm = MAGRPO(group_size=3, branching="chain", minibatches=2)
+    algorithm = ALGORITHMS[order.get("algo", "magrpo")]()
     config = TrainerConfig(**{**TRAINER, **order.get("trainer", {})})
     trainer = Trainer(
         env, team, algorithm, config, Sampling(temperature=1.0, max_new_tokens=3), env, order["run"], observer

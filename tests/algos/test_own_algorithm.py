@@ -97,7 +97,7 @@ def test_ten_lines_without_a_base_are_enough(tmp_path):
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("magrppo", "unknown algorithm 'magrppo'; there are: c3, grpo, igrpo, magrpo"),
+        ("magrppo", "unknown algorithm 'magrppo'; there are: c3, collm, grpo, igrpo, ippo, magrpo"),
         ("nowhere.py:Mine", "'nowhere.py' does not exist"),
         (f"{EXAMPLE}:Best", r"to define the Algorithm 'Best'; it defines: BetterPart"),
         (str(Path(__file__)), r"one Algorithm in .*; it defines: none"),

@@ -61,6 +61,7 @@ def reproducible(run: Path) -> dict[str, object]:
     result: dict[str, object] = {
         name: [{k: v for k, v in line.items() if not k.startswith(measured)} for line in lines(run, name)]
         for name in LINES
+        if (run / name).exists()
     }
     result["samples.jsonl"] = (run / "samples.jsonl").read_bytes()
     weights = sorted((run / "adapters").rglob("*.safetensors"))
@@ -101,6 +102,19 @@ def test_killed_and_resumed_run_leaves_the_same_files(play, alone, tmp_path, mom
     assert play(tmp_path / "run", resume=True) == {"signal": 0, "complete": True}
     assert reproducible(tmp_path / "run") == reproducible(alone)
     assert checkpoints(tmp_path / "run") == checkpoints(alone)
+
+
+@pytest.mark.parametrize("algo", ["ippo", "ippo, shared", "collm"])
+def test_what_an_algorithm_learns_beside_the_policies_is_resumed_too(play, tmp_path, algo):
+    trainer = {"steps": 4, "eval_tasks": 0}
+    assert play(tmp_path / "whole", algo=algo, trainer=trainer)["complete"]
+    assert play(tmp_path / "run", algo=algo, trainer=trainer, kill="update:3")["signal"] == signal.SIGKILL
+    assert play(tmp_path / "run", algo=algo, trainer=trainer, resume=True)["complete"]
+    whole, resumed = (reproducible(tmp_path / name) for name in ("whole", "run"))
+    assert resumed == whole
+    assert any(
+        line.get("value_loss/first", line.get("value_loss/central")) for line in whole["metrics.jsonl"]
+    )
 
 
 def test_run_killed_again_and_again_leaves_the_same_files(play, alone, tmp_path):

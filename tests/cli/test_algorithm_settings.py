@@ -42,6 +42,18 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         [*CLIMBING, "--algo", "c3", "--algo.fan_out", "[4,1]"],
         "2 or more at every turn, got [4, 1]",
     ),
+    "a critic of all on a trunk that reads one": (
+        [*CLIMBING, "--algo", "ippo", "--algo.critic", "central", "--algo.critic_trunk", "shared"],
+        "set algo.critic_trunk to own, or algo.critic to independent",
+    ),
+    "a second step without an importance ratio": (
+        [*CLIMBING, "--algo", "collm", "--algo.epochs", "2"],
+        "algo.epochs and algo.minibatches must be 1, got 2 and 1",
+    ),
+    "one value for rewards that differ": (
+        ["--env", "textmarl/TLDR-v1", "--env.kwargs.reward", "individual", "--algo", "collm"],
+        "cannot foretell the environment's reward individual",
+    ),
     "a group that cannot be divided": (
         [*THREE, "--algo", "igrpo"],
         "8 does not do for 3. Use 6 or another multiple of 3",
@@ -114,3 +126,28 @@ def test_fields_are_reached_by_flags_and_files(tmp_path: Path) -> None:
     words = [*CLIMBING, "--algo", "igrpo", "--algo.partner", "fixed", "--algo.group_size", "6"]
     algorithm = read_settings(words).algorithm
     assert isinstance(algorithm, IGRPO) and (algorithm.partner, algorithm.group_size) == ("fixed", 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        (
+            "ippo",
+            {"gae_lambda": 0.9, "level": "turn", "critic": "central", "target_kl": 0.02, "group_size": 2},
+        ),
+        ("collm", {"critic": "decentralized", "discount": 0.9, "critic_learning_rate": 0.001}),
+    ],
+)
+def test_an_actor_critic_is_set_and_listed_like_any_other(
+    name: str, fields: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"env": "textmarl/Climbing-v0", "algo": {"name": name, **fields}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    flags = [word for field, value in fields.items() for word in (f"--algo.{field}", str(value))]
+    for words in (["--config", "run.yaml"], [*CLIMBING, "--algo", name, *flags]):
+        resolved = read_settings(words).resolved["algo"]
+        assert {field: resolved[field] for field in fields} == fields
+    with pytest.raises(SystemExit):
+        main(["train", *CLIMBING, "--algo", name, "--help"])
+    shown = capsys.readouterr().out
+    assert all(f"--algo.{field}" in shown for field in resolved if field != "name")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from textmarl.algos import actor_critic
 from textmarl.cli import main
 
 
@@ -27,6 +30,60 @@ def test_a_finished_run_is_diagnosed_in_a_table_and_json(
     assert record["cost"]["reward_evaluations"] == 4 + 16 + 16 + 8
     assert main(words) == 0
     assert json.loads((run / "diagnostics.json").read_text(encoding="utf-8")) == record
+
+
+def test_credit_is_that_of_the_critics_that_a_run_has_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    words = [
+        "train",
+        "--env",
+        "textmarl/Climbing-v0",
+        "--algo",
+        "collm",
+        "--algo.group_size",
+        "2",
+        "--run",
+        str(run),
+    ]
+    words += [
+        "--team.model",
+        "tiny",
+        "--team.device",
+        "cpu",
+        "--trainer.steps",
+        "2",
+        "--trainer.eval_tasks",
+        "0",
+    ]
+    assert main([*words, "--sampling.max_new_tokens", "2", "--trainer.tasks_per_step", "1"]) == 0
+    estimate, values = actor_critic.estimate, []
+
+    def watched(critic: Any, positions: list[Any], max_tokens: int) -> None:
+        estimate(critic, positions, max_tokens)
+        values.extend(value for own in positions for value in own.old_values)
+
+    monkeypatch.setattr(actor_critic, "estimate", watched)
+    words = [
+        "diagnose",
+        str(run),
+        "--tasks",
+        "1",
+        "--contexts",
+        "1",
+        "--replays",
+        "2",
+        "--team.device",
+        "cpu",
+    ]
+    assert main(words) == 0
+    assert any(values), "an untrained critic values everything at 0"
+    shutil.rmtree(run / "checkpoints")
+    (run / "metrics.jsonl").unlink()
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "has no checkpoint, where collm keeps what its credit depends on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from textmarl.agents import Response, Sampling, Team, TeamConfig
-from textmarl.algos import C3, GRPO, IGRPO, MAGRPO, Algorithm, Group, Rollout
+from textmarl.algos import C3, GRPO, IGRPO, IPPO, MAGRPO, Algorithm, CoLLM, Group, Rollout
 from textmarl.algos.update import Updater
 from textmarl.envs import Outcome, TaskSet, TextEnv
 from textmarl.envs.protocols import Single
@@ -43,6 +43,12 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "igrpo, individual": lambda: IGRPO(group_size=4, partner="aligned"),
     "c3": lambda: C3(fan_out=[2, 3]),
     "c3, clipped": lambda: C3(fan_out=3, epochs=2, normalize="std", ratio_level="sequence"),
+    "ippo": lambda: IPPO(group_size=3, gae_lambda=0.9, minibatches=2),
+    "ippo, turn": lambda: IPPO(group_size=3, level="turn", epochs=2, entropy_coef=0.05, discount=0.9),
+    "ippo, shared": lambda: IPPO(group_size=3, critic_trunk="shared", epochs=2, normalize_advantages=False),
+    "mappo": lambda: IPPO(group_size=3, critic="central", epochs=2, length_weighting="token_mean"),
+    "collm, central": lambda: CoLLM(group_size=3),
+    "collm, decentralized": lambda: CoLLM(group_size=3, critic="decentralized", discount=0.9),
     "grpo": lambda: GRPO(group_size=4),
     "grpo, paper": lambda: GRPO.preset("paper", group_size=6, branching="chain"),
 }
@@ -96,14 +102,14 @@ def trajectory(name: str) -> list[dict[str, dict[str, float]]]:
     env = Single(env, delimiter="a") if name.startswith("grpo") else env
     agents = list(env.possible_agents)
     team = Team.create(agents, TeamConfig(model="tiny", lora_rank=4, dtype="float64", device="cpu"))
+    algorithm.setup(team, 11)
+    trained = {
+        agent: [*policy.parameters().values(), *algorithm.parameters(agent)]
+        for agent, policy in team.policies.items()
+    }
     updaters = {
         agent: Updater(
-            policy,
-            algorithm,
-            SAMPLING,
-            torch.optim.SGD(list(policy.parameters().values()), lr=LEARNING_RATE),
-            1.0,
-            512,
+            policy, algorithm, SAMPLING, torch.optim.SGD(trained[agent], lr=LEARNING_RATE), 1.0, 512
         )
         for agent, policy in team.policies.items()
     }
@@ -121,6 +127,8 @@ def trajectory(name: str) -> list[dict[str, dict[str, float]]]:
             agent: updaters[agent].update(own, np.random.default_rng([step, i]))
             for i, (agent, own) in enumerate(groups.items())
         }
+        # What it learns beside the policies shows in the losses of the next step.
+        algorithm.improve(np.random.default_rng([step, len(agents)]))
         found.append(
             {agent: {key: own[key] for key in ("loss", "grad_norm")} for agent, own in result.items()}
         )
