@@ -163,6 +163,8 @@ class ActorCritic(Algorithm):
             gae_lambda: Per position.
         """
         positions = [turn.position for turns in played for turn in turns]
+        if not positions:  # an agent that waited, or a partner, who has no critic
+            return
         estimate(self.critic_called(name), positions, self._micro_batch_tokens)
         for turns in played:
             spread(turns, gae_lambda)
@@ -178,10 +180,9 @@ class ActorCritic(Algorithm):
         """
         metrics: dict[str, float] = {}
         for name, samples in self.experience.items():
-            if samples:
-                metrics |= {f"{key}/{name}": value for key, value in describe_values(samples).items()}
-                if name in self.optimizers:
-                    metrics[f"critic_grad_norm/{name}"] = self.fit(name, samples, rng)
+            metrics |= {f"{key}/{name}": value for key, value in describe_values(samples).items()}
+            if name in self.optimizers:
+                metrics[f"critic_grad_norm/{name}"] = self.fit(name, samples, rng)
         self.experience = {}
         return metrics
 
@@ -283,8 +284,7 @@ def joint_history(conversations: Mapping[str, Conversation]) -> Conversation:
 @torch.no_grad()
 def estimate(critic: Critic, positions: list[Sample], max_tokens: int) -> None:
     """Fill in the values at every position, at most ``max_tokens`` tokens in one pass."""
-    if positions:
-        critic.check_room([p.prompt_ids for p in positions], max(len(p.token_ids) for p in positions))
+    critic.check_room([p.prompt_ids for p in positions], max(len(p.token_ids) for p in positions))
     with critic.trunk.adapted():
         for batch in micro_batches(positions, max_tokens, critic.trunk.shares_prompts):
             values, mask = critic.values(batch.prompts, batch.token_ids())
