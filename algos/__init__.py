@@ -7,6 +7,7 @@ module                  algorithm
 ``c3``                  contextual counterfactual credit (arXiv 2603.06859)
 ``grpo``                GRPO (arXiv 2402.03300): one policy writes the texts of all roles
 ``igrpo``               independent GRPO: partners resampled, fixed, frozen, or individual rewards
+``pmic``                PMIC (arXiv 2203.08553): rewards shaped by mutual information, around any of these
 ======================= =========================================================================
 """
 
@@ -18,6 +19,7 @@ from textmarl.algos.grpo import GRPO
 from textmarl.algos.igrpo import IGRPO
 from textmarl.algos.magrpo import MAGRPO
 from textmarl.algos.observer import Observer
+from textmarl.algos.pmic import PMIC
 from textmarl.algos.records import RunDirectory
 from textmarl.algos.rollout import Node, Rollout
 from textmarl.algos.trainer import Trainer
@@ -27,6 +29,7 @@ __all__ = [
     "GRPO",
     "IGRPO",
     "MAGRPO",
+    "PMIC",
     "Algorithm",
     "Batch",
     "Group",
