@@ -47,7 +47,8 @@ def embedded(roots: Sequence[Node], agents: Sequence[str], size: int) -> JointAc
     embedder = Embedder(size)
     index: dict[int, list[int]] = {}
     known: dict[tuple[int, ...], int] = {}
-    states, actions = [], []
+    states: list[np.ndarray] = []
+    actions: list[np.ndarray] = []
     for node in played(roots):
         index[id(node)] = []
         for j, joint in enumerate(node.joint_actions):
