@@ -320,6 +320,8 @@ def _make_absolute(resolved: dict[str, Any]) -> None:
                 resolved["env"][section][name] = f"python:{_absolute_code(value.removeprefix('python:'))}"
             elif name == "source":
                 resolved["env"][section][name] = _absolute_path(value, ("bundled", "hub"))
+    for name, value in resolved["algo"].items():  # an algorithm around one from a file
+        resolved["algo"][name] = _absolute_code(value) if isinstance(value, str) else value
     model = resolved["team"]["model"]
     several = isinstance(model, list)
     found = [_absolute_path(name, PRESETS) for name in (model if several else [model])]

@@ -244,7 +244,9 @@ def test_a_full_positive_buffer_gives_up_its_worst_to_a_better_one_only() -> Non
         buffer.recent.clear()
         buffer.recent.append(-9.0)
         buffer.positive.append(episode("task", paid))
-    buffer.add([episode("task", 0.9), episode("task", -50.0)])  # the running mean is the last one's: far below
+    buffer.add(
+        [episode("task", 0.9), episode("task", -50.0)]
+    )  # the running mean is the last one's: far below
     assert scores(buffer.positive) == [1.0, 3.0]
     assert scores(buffer.negative) == pytest.approx([0.9, -50.0], abs=0.1)
     buffer.add([episode("task", 2.0), episode("task", -50.0)])

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from textmarl.agents import Response, Sampling, Team, TeamConfig
-from textmarl.algos import C3, GRPO, IGRPO, MAGRPO, Algorithm, Group, Rollout
+from textmarl.algos import C3, GRPO, IGRPO, MAGRPO, PMIC, Algorithm, Group, Rollout
 from textmarl.algos.update import Updater
 from textmarl.envs import Outcome, TaskSet, TextEnv
 from textmarl.envs.protocols import Single
@@ -43,6 +43,10 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "igrpo, individual": lambda: IGRPO(group_size=4, partner="aligned"),
     "c3": lambda: C3(fan_out=[2, 3]),
     "c3, clipped": lambda: C3(fan_out=3, epochs=2, normalize="std", ratio_level="sequence"),
+    "pmic": lambda: PMIC(base_kwargs={"group_size": 3}, alpha=0.5, beta=0.5, embedding_size=16),
+    "pmic, min, around c3": lambda: PMIC(
+        base="c3", base_kwargs={"fan_out": 3}, mode="min", beta=0.5, embedding_size=16, positive_size=3
+    ),
     "grpo": lambda: GRPO(group_size=4),
     "grpo, paper": lambda: GRPO.preset("paper", group_size=6, branching="chain"),
 }
@@ -96,12 +100,13 @@ def trajectory(name: str) -> list[dict[str, dict[str, float]]]:
     env = Single(env, delimiter="a") if name.startswith("grpo") else env
     agents = list(env.possible_agents)
     team = Team.create(agents, TeamConfig(model="tiny", lora_rank=4, dtype="float64", device="cpu"))
+    algorithm.setup(team, 11)
     updaters = {
         agent: Updater(
             policy,
             algorithm,
             SAMPLING,
-            torch.optim.SGD(list(policy.parameters().values()), lr=LEARNING_RATE),
+            torch.optim.SGD([*policy.parameters().values(), *algorithm.parameters(agent)], lr=LEARNING_RATE),
             1.0,
             512,
         )
@@ -121,6 +126,7 @@ def trajectory(name: str) -> list[dict[str, dict[str, float]]]:
             agent: updaters[agent].update(own, np.random.default_rng([step, i]))
             for i, (agent, own) in enumerate(groups.items())
         }
+        algorithm.improve(np.random.default_rng([step, 13]))
         found.append(
             {agent: {key: own[key] for key in ("loss", "grad_norm")} for agent, own in result.items()}
         )
