@@ -66,7 +66,7 @@ def _diagnosed(folder: Path, args: dict[str, Any]) -> dict[str, Any]:
     """Plays and compares; the record of diagnostics.json."""
     from textmarl.agents import Sampling, Team
     from textmarl.agents.team import random_stream
-    from textmarl.algos import Rollout, resolve
+    from textmarl.algos import Rollout, RunDirectory, resolve
     from textmarl.algos.credit_diagnostics import diagnose
 
     config = saved_config(str(folder))
@@ -78,6 +78,14 @@ def _diagnosed(folder: Path, args: dict[str, Any]) -> dict[str, Any]:
     env = environments.make(config["env"]["id"], config["env"].get("kwargs") or {})
     team = Team.load(folder, device=(args.get("team") or {}).get("device"))
     seed = args["seed"]
+    algorithm.setup(team, seed)
+    if algorithm.state_dict():  # what it learned beside the policies is in the last checkpoint
+        state = RunDirectory(folder).load_checkpoint()
+        if state is None:
+            raise ValueError(
+                f"{str(folder)!r} has no checkpoint, which holds what the algorithm {name} learned"
+            )
+        algorithm.load_state_dict(state["algorithm"])
     generators = {agent: random_stream(seed, i) for i, agent in enumerate(team.policies)}
     rollout = Rollout(env, team.policies, Sampling(**config["sampling"]), generators, args["batch_size"])
     known = getattr(env, "tasks", None)  # environments of others have none

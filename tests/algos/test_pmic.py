@@ -181,7 +181,7 @@ def test_estimators_are_held_while_experience_is_credited_and_disturb_no_stream(
 ) -> None:
     env = syllables(2)
     algorithm = pmic(base_kwargs={"group_size": 3})
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  (the global one)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
     _, roots = learned(exact, env, algorithm)
     weights = copy.deepcopy(algorithm.state_dict()["estimators"])
     once = [group.samples for group in algorithm.credit(roots, AGENTS)]
@@ -190,7 +190,7 @@ def test_estimators_are_held_while_experience_is_credited_and_disturb_no_stream(
     for name, own in algorithm.state_dict()["estimators"].items():
         assert all(torch.equal(own[key], weights[name][key]) for key in own)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == before[1]).all()
 
 
 def test_estimators_learn_from_the_buffers_of_their_own(exact: Any, syllables: Any) -> None:
@@ -356,7 +356,7 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], complai
 
 
 def test_an_environment_that_the_base_cannot_learn_in_is_refused(syllables: Any) -> None:
-    with pytest.raises(ValueError, match="goes with algo.partner aligned"):
+    with pytest.raises(ValueError, match=r"goes with algo\.partner aligned"):
         pmic(base="igrpo").validate_environment(syllables(2, reward="individual"))
 
 

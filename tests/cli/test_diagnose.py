@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,30 @@ def test_a_finished_run_is_diagnosed_in_a_table_and_json(
     assert record["cost"]["reward_evaluations"] == 4 + 16 + 16 + 8
     assert main(words) == 0
     assert json.loads((run / "diagnostics.json").read_text(encoding="utf-8")) == record
+
+
+def test_what_an_algorithm_learned_beside_the_policies_is_taken_up(
+    user_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from textmarl.algos import PMIC
+
+    words = ["--import", str(user_file), "--env", "user/Vowels-v0", "--algo", "pmic", "--team.model", "tiny"]
+    words += ["--team.lora_rank", "2", "--team.device", "cpu", "--max-new-tokens", "4", "--temperature", "1"]
+    words += ["--trainer.steps", "1", "--trainer.eval_tasks", "0", "--algo.base_kwargs.group_size", "4"]
+    assert main(["train", *words, "--run", "run"]) == 0
+    credit, updates = PMIC.credit, []
+
+    def watched(algorithm: PMIC, roots: Any, agents: Any) -> Any:
+        updates.append(int(algorithm.estimators["upper"].trained))
+        return credit(algorithm, roots, agents)
+
+    monkeypatch.setattr(PMIC, "credit", watched)
+    diagnose = ["diagnose", "run", "--tasks", "1", "--contexts", "1", "--replays", "2"]
+    assert main(diagnose) == 0
+    assert updates == [PMIC().estimator_updates]
+    shutil.rmtree("run/checkpoints")
+    assert main(diagnose) == 2
+    assert "none of the checkpoints" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
