@@ -9,6 +9,7 @@ module                  algorithm
 ``grpo``                GRPO (arXiv 2402.03300): one policy writes the texts of all roles
 ``igrpo``               independent GRPO: partners resampled, fixed, frozen, or individual rewards
 ``ippo``                IPPO (arXiv 2011.09533), token-level PPO, and MAPPO (arXiv 2103.01955)
+``pmic``                PMIC (arXiv 2203.08553): rewards shaped by mutual information, around any of these
 ======================= =========================================================================
 """
 
@@ -22,6 +23,7 @@ from textmarl.algos.igrpo import IGRPO
 from textmarl.algos.ippo import IPPO
 from textmarl.algos.magrpo import MAGRPO
 from textmarl.algos.observer import Observer
+from textmarl.algos.pmic import PMIC
 from textmarl.algos.records import RunDirectory
 from textmarl.algos.rollout import Node, Rollout
 from textmarl.algos.trainer import Trainer
@@ -32,6 +34,7 @@ __all__ = [
     "IGRPO",
     "IPPO",
     "MAGRPO",
+    "PMIC",
     "Algorithm",
     "Batch",
     "CoLLM",

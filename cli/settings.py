@@ -362,6 +362,8 @@ def _make_absolute(resolved: dict[str, Any]) -> None:
         elif kind in ("run", "hf", "scripted"):
             name = _absolute_path(name, PRESETS)
         resolved["team"]["partners"][seat] = f"{kind}:{name}" if name else spec
+    for name, value in resolved["algo"].items():  # an algorithm around one from a file
+        resolved["algo"][name] = _absolute_code(value) if isinstance(value, str) else value
     model = resolved["team"]["model"]
     several = isinstance(model, list)
     found = [_absolute_path(name, PRESETS) for name in (model if several else [model])]

@@ -42,7 +42,7 @@ def test_an_algorithm_is_found_in_a_file(tmp_path: Path) -> None:
 )
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(
-        ValueError, match=r"unknown algorithm .*there are: .*magrpo, and path/to/file\.py:ClassName"
+        ValueError, match=r"unknown algorithm .*there are: .*magrpo, .*and path/to/file\.py:ClassName"
     ):
         resolve(name)
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from textmarl.agents import Team
-from textmarl.algos import IGRPO
+from textmarl.algos import C3, IGRPO, MAGRPO, PMIC
 from textmarl.cli import main
 from textmarl.cli.settings import read_settings
 
@@ -29,6 +29,18 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a value that is no choice": (
         [*CLIMBING, "--algo", "igrpo", "--algo.partner", "resample"],
         "--algo.partner: expected one of resampled, fixed, frozen, aligned, got resample; did you mean 'resampled'",
+    ),
+    "an algorithm around none": (
+        [*CLIMBING, "--algo", "pmic", "--algo.base", "magrop"],
+        "unknown algorithm 'magrop'",
+    ),
+    "a field that the algorithm inside does not have": (
+        [*CLIMBING, "--algo", "pmic", "--algo.base", "c3", "--algo.base_kwargs.group_size", "4"],
+        "algo.base_kwargs of the base c3: Option 'group_size' is not accepted",
+    ),
+    "a setting that cannot work of the algorithm inside": (
+        [*THREE, "--algo", "pmic", "--algo.base", "igrpo"],
+        "Use 6 or another multiple of 3 (algo.base igrpo: its settings are algo.base_kwargs)",
     ),
     "one response has no group": (
         [*CLIMBING, "--algo.group_size", "1"],
@@ -151,3 +163,25 @@ def test_an_actor_critic_is_set_and_listed_like_any_other(
         main(["train", *CLIMBING, "--algo", name, "--help"])
     shown = capsys.readouterr().out
     assert all(f"--algo.{field}" in shown for field in resolved if field != "name")
+
+
+def test_an_algorithm_around_another_takes_the_others_settings_by_flags_and_files(tmp_path: Path) -> None:
+    inside = {"fan_out": [2, 3], "discount": "9e-1"}
+    content = {"env": "textmarl/Climbing-v0", "algo": {"name": "pmic", "base": "c3", "base_kwargs": inside}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    of_file = read_settings(["--config", "run.yaml", "--algo.mode", "min"]).algorithm
+    assert isinstance(of_file, PMIC) and of_file.mode == "min"
+    assert of_file.wrapped == C3(fan_out=[2, 3], discount=0.9)
+    words = [*CLIMBING, "--algo", "pmic", "--algo.base_kwargs.group_size", "6", "--algo.epochs", "2"]
+    of_flags = read_settings([*words, "--algo.base_kwargs.clip", "0.3"])
+    assert isinstance(of_flags.algorithm, PMIC)
+    assert of_flags.algorithm.wrapped == MAGRPO(group_size=6, clip=0.3, epochs=2)
+    assert of_flags.resolved["algo"]["base_kwargs"] == {"group_size": 6, "clip": 0.3}
+
+
+def test_an_algorithm_around_one_from_a_file_finds_it_from_any_folder(tmp_path: Path) -> None:
+    (tmp_path / "inner.py").write_text(
+        "from textmarl.algos import MAGRPO\nclass Inner(MAGRPO): pass\n", "utf-8"
+    )
+    settings = read_settings([*CLIMBING, "--algo", "pmic", "--algo.base", "inner.py:Inner"])
+    assert settings.resolved["algo"]["base"] == f"{tmp_path.resolve() / 'inner.py'}:Inner"

@@ -86,6 +86,30 @@ def test_credit_is_that_of_the_critics_that_a_run_has_trained(
     assert "has no checkpoint, where collm keeps what its credit depends on" in capsys.readouterr().err
 
 
+def test_what_an_algorithm_learned_beside_the_policies_is_taken_up(
+    user_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from textmarl.algos import PMIC
+
+    words = ["--import", str(user_file), "--env", "user/Vowels-v0", "--algo", "pmic", "--team.model", "tiny"]
+    words += ["--team.lora_rank", "2", "--team.device", "cpu", "--max-new-tokens", "4", "--temperature", "1"]
+    words += ["--trainer.steps", "1", "--trainer.eval_tasks", "0", "--algo.base_kwargs.group_size", "4"]
+    assert main(["train", *words, "--run", "run"]) == 0
+    credit, updates = PMIC.credit, []
+
+    def watched(algorithm: PMIC, roots: Any, agents: Any) -> Any:
+        updates.append(int(algorithm.estimators["upper"].trained))
+        return credit(algorithm, roots, agents)
+
+    monkeypatch.setattr(PMIC, "credit", watched)
+    diagnose = ["diagnose", "run", "--tasks", "1", "--contexts", "1", "--replays", "2"]
+    assert main(diagnose) == 0
+    assert updates == [PMIC().estimator_updates]
+    shutil.rmtree("run/checkpoints")
+    assert main(diagnose) == 2
+    assert "none of the checkpoints" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [(["nowhere"], "'nowhere' has no config.yaml"), ([".", "--replay", "3"], "unknown option --replay")],

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from textmarl.agents import Response, Sampling, Team, TeamConfig
-from textmarl.algos import C3, GRPO, IGRPO, IPPO, MAGRPO, Algorithm, CoLLM, Group, Rollout
+from textmarl.algos import C3, GRPO, IGRPO, IPPO, MAGRPO, PMIC, Algorithm, CoLLM, Group, Rollout
 from textmarl.algos.update import Updater
 from textmarl.envs import Outcome, TaskSet, TextEnv
 from textmarl.envs.protocols import Single
@@ -49,6 +49,10 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "mappo": lambda: IPPO(group_size=3, critic="central", epochs=2, length_weighting="token_mean"),
     "collm, central": lambda: CoLLM(group_size=3),
     "collm, decentralized": lambda: CoLLM(group_size=3, critic="decentralized", discount=0.9),
+    "pmic": lambda: PMIC(base_kwargs={"group_size": 3}, alpha=0.5, beta=0.5, embedding_size=16),
+    "pmic, min, around c3": lambda: PMIC(
+        base="c3", base_kwargs={"fan_out": 3}, mode="min", beta=0.5, embedding_size=16, positive_size=3
+    ),
     "grpo": lambda: GRPO(group_size=4),
     "grpo, paper": lambda: GRPO.preset("paper", group_size=6, branching="chain"),
 }
