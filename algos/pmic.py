@@ -140,6 +140,15 @@ class PMIC(Algorithm):
         """Refuse what the base refuses."""
         self.wrapped.validate_environment(env)
 
+    def validate_learners(self, learners: Sequence[str]) -> None:
+        """Refuse what the base refuses."""
+        self.wrapped.validate_learners(learners)
+
+    @property
+    def copies_episodes(self) -> bool:
+        """As the base."""
+        return self.wrapped.copies_episodes
+
     @property
     def needs_reference(self) -> bool:
         """As the base."""
@@ -176,7 +185,7 @@ class PMIC(Algorithm):
     def setup(self, team: Team, seed: int) -> None:
         """Create the estimators, and what the base has to create."""
         self.wrapped.setup(team, seed)
-        size = len(team.policies) * self.embedding_size
+        size = len(team.names) * self.embedding_size
         with torch.random.fork_rng(devices=[]):  # the base and the policies find their streams as they were
             torch.manual_seed(seed)
             self.estimators = {"lower": LowerBound(size, size), "upper": UpperBound(size, size)}
