@@ -64,9 +64,7 @@ def answer(
     Raises:
         NoRoomError: A conversation leaves no room for an answer; nothing was sampled.
     """
-    prompts = {agent: [policies[agent].encode(each) for each in own] for agent, own in conversations.items()}
-    for agent, own_prompts in prompts.items():
-        policies[agent].check_room(own_prompts, sampling)
+    prompts = encode(policies, conversations, sampling)
     asked = {
         agent: [Asked(agent, tuple(prompt)) for prompt in own for _ in range(n)]
         for agent, own in prompts.items()
@@ -110,6 +108,20 @@ def answer(
         agent: [responses[agent][i * n : (i + 1) * n] for i in range(len(conversations[agent]))]
         for agent in asked
     }
+
+
+def encode(
+    policies: Mapping[str, Policy], conversations: Mapping[str, Seq[Conversation]], sampling: Sampling
+) -> dict[str, list[list[int]]]:
+    """Return each agent's conversations as token ids.
+
+    Raises:
+        NoRoomError: One leaves no room for an answer.
+    """
+    prompts = {agent: [policies[agent].encode(each) for each in own] for agent, own in conversations.items()}
+    for agent, own_prompts in prompts.items():
+        policies[agent].check_room(own_prompts, sampling)
+    return prompts
 
 
 def together(policies: list[Policy]) -> list[list[str]]:

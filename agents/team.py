@@ -177,11 +177,10 @@ class Team:
         folder = Path(folder)
         for name, policy in self.policies.items():
             kind = "adapters" if isinstance(policy.network, PeftModel) else "models"
-            with no_progress_bars():
-                if isinstance(policy.network, PeftModel):
-                    policy.network.save_pretrained(folder / kind, selected_adapters=[name])
-                    (folder / kind / name / "README.md").unlink(missing_ok=True)  # peft's blank form
-                else:
+            if policy.has_adapter:
+                policy.save_adapter(folder / kind)
+            else:
+                with no_progress_bars():
                     policy.model.save_pretrained(folder / kind / name)
             policy.tokenizer.save_pretrained(folder / kind / name)
         description = {"agents": list(self.policies), "team": asdict(self.config)}

@@ -8,14 +8,18 @@ from typing import Literal, get_args
 
 from pettingzoo import ParallelEnv
 
+from textmarl.agents.connection import checked_url
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.team import TeamConfig
 from textmarl.algos.algorithm import Algorithm
 
 Schedule = Literal["constant", "linear", "cosine"]
 
-#: What may differ when a run is continued: nothing of it changes a result (but for rounding).
+#: What may differ when a run is continued: nothing of it changes a result (but for rounding, and for which responses a
+#: server draws from the same distribution).
 FREE_SETTINGS = (
+    "generation_server",
+    "adapter_folder",
     "threads",
     "micro_batch_tokens",
     "rollout_batch_size",
@@ -66,6 +70,11 @@ class TrainerConfig:
     """Keep a transcript every so many steps; 0 never."""
     seed: int = 0
     """Of task order, sampling, mini-batches and evaluation."""
+    generation_server: str | None = None
+    """Address of a vLLM server (http://localhost:8000/v1) that samples the responses of training; none: this process
+    does. Adapters only (team.tuning lora). Scoring, updates and evaluation stay here. See docs/engine.md."""
+    adapter_folder: str | None = None
+    """Where adapters are written for the server, which must see it under the same path; none: inside the run."""
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's own choice. Bit-for-bit equal runs need equal numbers."""
 
@@ -88,6 +97,10 @@ class TrainerConfig:
         ):
             if vars(self)[name] < 0:
                 raise ValueError(f"trainer.{name} must not be negative, got {vars(self)[name]}")
+        if self.generation_server is not None:
+            checked_url(self.generation_server)
+        elif self.adapter_folder is not None:
+            raise ValueError("trainer.adapter_folder is for trainer.generation_server, which is not set")
         if self.seed < 0:
             raise ValueError(f"trainer.seed must not be negative, got {self.seed}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
@@ -118,6 +131,7 @@ def validate_run(
     team: TeamConfig,
     sampling: Sampling,
     env: ParallelEnv | None = None,
+    trainer: TrainerConfig | None = None,
 ) -> None:
     """Refuse settings that do not go together, before any model is loaded.
 
@@ -133,6 +147,8 @@ def validate_run(
         raise ValueError(
             "sampling.temperature 0 is greedy: a group's responses would all be equal. Use 0.7, or 1"
         )
+    if trainer is not None and trainer.generation_server is not None:
+        refuse_unserved(agents, team)
     no_reference = team.reference == "none" or (team.tuning == "full" and team.reference != "copy")
     if algorithm.plays_initial_policies and no_reference:
         raise ValueError(
@@ -143,4 +159,23 @@ def validate_run(
         raise ValueError(
             "the algorithm asks for KL to a reference policy and the team keeps none: with full weights set "
             "team.reference to copy, with LoRA to adapter-off, or set algo.kl_coef to 0"
+        )
+
+
+def refuse_unserved(agents: list[str], team: TeamConfig) -> None:
+    """Refuse a team whose responses a server with adapters cannot sample.
+
+    Raises:
+        ValueError: Full weights, or several base models.
+    """
+    if team.tuning == "full":
+        raise ValueError(
+            "trainer.generation_server samples with adapters on one base, and team.tuning full changes the base itself "
+            "at every step; set team.tuning to lora, or leave trainer.generation_server out"
+        )
+    models = {team.model_of(index, len(agents)) for index in range(len(agents))}
+    if len(models) > 1:
+        raise ValueError(
+            f"trainer.generation_server serves one base model, and the team has {len(models)} ({', '.join(sorted(models))}); "
+            "give all agents one team.model, or leave trainer.generation_server out"
         )

@@ -107,6 +107,7 @@ class Rollout:
         generators: Each agent's random stream.
         batch_size: Most responses decoded at once.
         on_progress: Called with a phase's name, work done and work in all.
+        answer: Samples for the policies: in this process, or :meth:`textmarl.agents.served.ServedEngine.answer`.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Rollout:
         generators: dict[str, torch.Generator],
         batch_size: int = 64,
         on_progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+        answer: Callable[..., dict[str, list[list[Response]]]] = answer,
     ):
         self.env = env
         self.policies = policies
@@ -125,6 +127,7 @@ class Rollout:
         self.generators = generators
         self.batch_size = batch_size
         self.on_progress = on_progress
+        self.answer = answer
         self.cost = Cost()
 
     def start(self, tasks: Sequence[tuple[int, int | str | None]]) -> list[Node]:
@@ -164,7 +167,7 @@ class Rollout:
         models = {agent: policy for agent, policy in self.policies.items() if isinstance(policy, Policy)}
         how = (group_size, self.batch_size, on_tokens)
         try:
-            generated = answer(
+            generated = self.answer(
                 models, {a: asked[a] for a in models if asked[a]}, self.sampling, self.generators, *how
             )
             for agent in self.agents:
@@ -229,7 +232,7 @@ class Rollout:
         how = (1, self.batch_size, on_tokens)
         generated: dict[tuple[str, int], list[list[Response]]] = {}
         try:
-            own_answers = answer(
+            own_answers = self.answer(
                 models,
                 {a: asked[a, id(policy)] for a, policy in models.items()},
                 self.sampling,

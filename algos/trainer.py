@@ -22,8 +22,11 @@ import torch
 import yaml
 from pettingzoo import ParallelEnv
 
+from textmarl.agents.answering import answer
+from textmarl.agents.connection import Connection, ServerError
 from textmarl.agents.evaluation import Evaluation, evaluate, shared_tasks
 from textmarl.agents.sampling import Sampling
+from textmarl.agents.served import ServedEngine
 from textmarl.agents.team import Team, random_stream
 from textmarl.algos.algorithm import Algorithm, Group, returns
 from textmarl.algos.config import FREE_SETTINGS, TrainerConfig, validate_run
@@ -81,9 +84,13 @@ class Trainer:
             raise ValueError(
                 f"the team's agents {list(team.policies)} are not the environment's {self.agents}"
             )
-        validate_run(algorithm, self.agents, team.config, self.sampling, env)
+        validate_run(algorithm, self.agents, team.config, self.sampling, env, self.config)
         self.run = RunDirectory(run, self.config.keep_checkpoints)
         self.resolved = resolved
+        self.served: ServedEngine | None = None
+        if self.config.generation_server is not None:
+            folder = self.config.adapter_folder or self.run.folder / "served_adapters"
+            self.served = ServedEngine(Connection(self.config.generation_server), folder, self._message)
         self._settings = self._fixed_settings()
         self.step = 0
         self.totals = {"reward_evaluations": 0, "generated_tokens": 0}
@@ -147,6 +154,8 @@ class Trainer:
             )
             self._message(f"note: {advice}", logging.WARNING)
         self._check_room()
+        if self.served is not None and unfinished:  # a server that cannot load them is told of at once
+            self.served.load(self.team.policies)
         try:
             with self._interruptible():
                 if self.step == 0:
@@ -160,6 +169,8 @@ class Trainer:
                         self._evaluate()
                     if last or self._stop or self.step % self.config.checkpoint_every == 0:
                         self._checkpoint()
+            if self.served is not None:
+                self.served.close()
         finally:
             self.run.close()
         return self.step >= self.config.steps
@@ -175,9 +186,17 @@ class Trainer:
             self.generators,
             self.config.rollout_batch_size,
             self.observer.phase,
+            answer if self.served is None else self.served.answer,
         )
         tasks = self._tasks(step)
-        roots = self.algorithm.collect(rollout, tasks)
+        states = {agent: generator.get_state() for agent, generator in self.generators.items()}
+        try:
+            roots = self.algorithm.collect(rollout, tasks)
+        except ServerError:  # as if the step had not begun: the steps before it are not to be lost
+            for agent, state in states.items():
+                self.generators[agent].set_state(state)
+            self._checkpoint()
+            raise
         groups: dict[str, list[Group]] = {agent: [] for agent in self.agents}
         for group in self.algorithm.credit(roots, self.agents):
             groups[group.samples[0].agent].append(group)
@@ -209,6 +228,8 @@ class Trainer:
             rng = np.random.default_rng([self.config.seed, MINIBATCHES, step, index])
             result = updater.update(groups[agent], rng, on_samples)
             metrics |= {f"{name}/{agent}": value for name, value in result.items()}
+            if self.served is not None:
+                self.served.watch(agent, result["sampling_kl"])
 
         cost, now = rollout.cost, time.perf_counter()
         metrics |= {

@@ -134,7 +134,7 @@ def _checked(
     env = environments.make(env_id, kwargs)
     eval_env = environments.make(env_id, {**kwargs, **resolved["env"]["eval_kwargs"]}, "env.eval_kwargs")
     with told_in_one_line():
-        validate_run(configured, list(env.possible_agents), team, sampling, env)
+        validate_run(configured, list(env.possible_agents), team, sampling, env, trainer)
     held_out = not shared_tasks(env, eval_env)
     return Settings(
         run, resume, transcripts, env, eval_env, held_out, configured, team, sampling, trainer, resolved
@@ -320,6 +320,10 @@ def _make_absolute(resolved: dict[str, Any]) -> None:
                 resolved["env"][section][name] = f"python:{_absolute_code(value.removeprefix('python:'))}"
             elif name == "source":
                 resolved["env"][section][name] = _absolute_path(value, ("bundled", "hub"))
+    if resolved["trainer"]["adapter_folder"] is not None:
+        resolved["trainer"]["adapter_folder"] = str(
+            Path(resolved["trainer"]["adapter_folder"]).expanduser().resolve()
+        )
     model = resolved["team"]["model"]
     several = isinstance(model, list)
     found = [_absolute_path(name, PRESETS) for name in (model if several else [model])]
