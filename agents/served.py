@@ -69,7 +69,7 @@ class ServedEngine:
 
     Args:
         connection: To the server; its address is the API's base, ``http://localhost:8000/v1``.
-        folder: Where adapters are written; the server must see it under the same path.
+        folder: Where adapters are written, this run's own; the server must see it under the same path.
         warn: Told what a person should know.
     """
 
@@ -78,6 +78,8 @@ class ServedEngine:
     ):
         self.connection = connection
         self.folder = Path(folder).resolve()
+        # Runs that share a server have folders of their own.
+        self.prefix = f"{zlib.crc32(str(self.folder).encode()):08x}"
         self.warn = warn
         self.published: dict[str, Published] = {}
         self._warned = False
@@ -149,6 +151,9 @@ class ServedEngine:
             ServerError: An adapter cannot be loaded; the message says what to do.
             ValueError: A policy trains its full weights.
         """
+        if not self.published:  # what a process that was killed has left
+            for old in self.folder.glob(f"{self.prefix}-*"):
+                shutil.rmtree(old, ignore_errors=True)
         for agent, policy in policies.items():
             if not policy.has_adapter:
                 raise ValueError(
@@ -162,8 +167,7 @@ class ServedEngine:
             ):
                 continue
             self._unload(agent)
-            # Runs that share a server differ by their folders.
-            name = f"{zlib.crc32(str(self.folder).encode()):08x}-{agent}-{policy.digest()}"
+            name = f"{self.prefix}-{agent}-{policy.digest()}"
             folder = self.folder / name
             policy.save_adapter(folder)
             try:

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,15 @@ class Trainer:
         self.resolved = resolved
         self.served: ServedEngine | None = None
         if self.config.generation_server is not None:
-            folder = self.config.adapter_folder or self.run.folder / "served_adapters"
-            self.served = ServedEngine(Connection(self.config.generation_server), folder, self._message)
+            folder = self.run.folder / "served_adapters"
+            if self.config.adapter_folder is not None:  # which several runs may share
+                place = zlib.crc32(str(self.run.folder.resolve()).encode())
+                folder = Path(self.config.adapter_folder) / f"{self.run.folder.name}-{place:08x}"
+            self.served = ServedEngine(
+                Connection(self.config.generation_server),
+                folder,
+                partial(self._message, level=logging.WARNING),
+            )
         self._settings = self._fixed_settings()
         self.step = 0
         self.totals = {"reward_evaluations": 0, "generated_tokens": 0}

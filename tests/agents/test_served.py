@@ -161,6 +161,18 @@ def test_an_adapter_is_loaded_when_its_weights_have_changed_and_only_then(
     assert not vllm.adapters and not engine.folder.exists()
 
 
+def test_files_that_a_killed_run_left_are_taken_away(engine: ServedEngine, team: Team) -> None:
+    (engine.folder / "of_another").mkdir(parents=True)
+    engine.load(team.policies)
+    move(team, "left", 7)
+    anew = ServedEngine(engine.connection, engine.folder)
+    anew.load(team.policies)
+    assert {path.name for path in engine.folder.iterdir()} == {
+        "of_another",
+        *(published.name for published in anew.published.values()),
+    }
+
+
 def test_an_adapter_that_an_unheard_attempt_has_loaded_is_loaded(
     engine: ServedEngine, team: Team, vllm: Any, mock_server: Any
 ) -> None:
@@ -299,23 +311,23 @@ class Letters(TextEnv):
 
 
 def train(
-    base: str, url: str | None, run: Path, resume: bool = False, steps: int = 3, **sampling: Any
-) -> Trainer:
-    """Train as usual, with evaluation, checkpoints only at the end."""
+    base: str, url: str, run: Path, resume: bool = False, steps: int = 3, temperature: float = 0.7,
+    folder: str | None = None,
+) -> None:  # fmt: skip
+    """Train as usual, with evaluation; without a failure, checkpoints are of step 0 and the last one."""
     trainer = Trainer(
         Letters(max_turns=2),
         Team.create(AGENTS, TeamConfig(model=base, lora_rank=4, dtype="float32", device="cpu")),
         MAGRPO(group_size=2),
         TrainerConfig(
             steps=steps, tasks_per_step=1, learning_rate=0.01, warmup_steps=0, eval_tasks=1, eval_samples=1,
-            generation_server=url, checkpoint_every=5, kl_every=0,
+            generation_server=url, adapter_folder=folder, checkpoint_every=5, kl_every=0,
         ),
-        Sampling(temperature=0.7, max_new_tokens=4) if not sampling else Sampling(max_new_tokens=4, **sampling),
+        Sampling(temperature=temperature, max_new_tokens=4),
         eval_env=Letters(max_turns=2),
         run=run,
     )  # fmt: skip
     trainer.train(resume=resume)
-    return trainer
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
@@ -364,8 +376,19 @@ def test_log_probabilities_of_another_distribution_are_told_in_the_log(
     base: str, vllm: Any, mock_server: Any, tmp_path: Path
 ) -> None:
     vllm.logprobs_mode = "raw_logprobs"  # vLLM's default: before the temperature
-    train(base, mock_server.url, tmp_path, steps=1, temperature=0.3)
-    assert "--logprobs-mode processed_logprobs" in (tmp_path / "log.txt").read_text()
+    train(base, mock_server.url, tmp_path / "run", steps=1, temperature=0.3)
+    assert "--logprobs-mode processed_logprobs" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_runs_that_share_an_adapter_folder_write_apart(
+    base: str, vllm: Any, mock_server: Any, tmp_path: Path
+) -> None:
+    for run in ("one", "two"):
+        train(base, mock_server.url, tmp_path / run, steps=1, folder=str(tmp_path / "adapters"))
+    paths = [Path(body["lora_path"]) for body in mock_server.requests if "lora_path" in body]
+    assert len({path.parents[1] for path in paths}) == 2
+    assert all(path.parents[2] == tmp_path / "adapters" for path in paths)
+    assert len(set(vllm.loaded)) == 4  # equal weights, and names of their own
 
 
 @pytest.mark.parametrize(
