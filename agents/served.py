@@ -226,6 +226,7 @@ class ServedEngine:
             # Exactly the policy's own tokens end a response, and they are part of it.
             "ignore_eos": True,
             "stop_token_ids": sorted(policy.stop_ids),
+            "include_stop_str_in_output": True,
             "logprobs": 0,
             "return_token_ids": True,
         }

@@ -127,7 +127,8 @@ def test_the_request_asks_for_exactly_the_policys_distribution(
     plain = {"min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
     assert asked == 3 * [
         {"n": 2, "max_tokens": 6, "temperature": 0.7, "top_p": 1.0, "top_k": -1, "ignore_eos": True,
-         "stop_token_ids": [1], "logprobs": 0, "return_token_ids": True, **plain}
+         "stop_token_ids": [1], "include_stop_str_in_output": True, "logprobs": 0, "return_token_ids": True,
+         **plain}
     ]  # fmt: skip
     assert len(set(seeds)) == 3 and len(set(models)) == 2
     assert sorted(prompts) == sorted(
