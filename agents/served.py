@@ -188,18 +188,19 @@ class ServedEngine:
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    def watch(self, agent: str, sampling_kl: float) -> None:
+    def watch(self, metrics: Mapping[str, float]) -> None:
         """Warn, once, if local scoring is far from what the server sampled from.
 
         Args:
-            agent: Whose.
-            sampling_kl: Nats per token, as :meth:`textmarl.algos.update.Updater.update` measures it.
+            metrics: A step's, among them ``sampling_kl/<agent>`` in nats per token.
         """
+        measured = {name: value for name, value in metrics.items() if name.startswith("sampling_kl/")}
+        name, sampling_kl = max(measured.items(), key=lambda item: item[1], default=("", 0.0))
         if sampling_kl <= LARGEST_SAMPLING_KL or self._warned:
             return
         self._warned = True
         self.warn(
-            f"the server's distribution is far from this process's (sampling_kl/{agent} {sampling_kl:.3f} nats per "
+            f"the server's distribution is far from this process's ({name} {sampling_kl:.3f} nats per "
             "token; rounding gives 0.01 or less): gradients are biased. Start the server with --logprobs-mode "
             "processed_logprobs, with the same base model, and with team.dtype as its --dtype"
         )

@@ -131,7 +131,6 @@ def validate_run(
     team: TeamConfig,
     sampling: Sampling,
     env: ParallelEnv | None = None,
-    trainer: TrainerConfig | None = None,
 ) -> None:
     """Refuse settings that do not go together, before any model is loaded.
 
@@ -147,8 +146,6 @@ def validate_run(
         raise ValueError(
             "sampling.temperature 0 is greedy: a group's responses would all be equal. Use 0.7, or 1"
         )
-    if trainer is not None and trainer.generation_server is not None:
-        refuse_unserved(agents, team)
     no_reference = team.reference == "none" or (team.tuning == "full" and team.reference != "copy")
     if algorithm.plays_initial_policies and no_reference:
         raise ValueError(
@@ -162,18 +159,20 @@ def validate_run(
         )
 
 
-def refuse_unserved(agents: list[str], team: TeamConfig) -> None:
-    """Refuse a team whose responses a server with adapters cannot sample.
+def refuse_unserved(team: TeamConfig, trainer: TrainerConfig) -> None:
+    """Refuse a team whose responses a server with adapters cannot sample, if one is to sample.
 
     Raises:
         ValueError: Full weights, or several base models.
     """
+    if trainer.generation_server is None:
+        return
     if team.tuning == "full":
         raise ValueError(
             "trainer.generation_server samples with adapters on one base, and team.tuning full changes the base itself "
             "at every step; set team.tuning to lora, or leave trainer.generation_server out"
         )
-    models = {team.model_of(index, len(agents)) for index in range(len(agents))}
+    models = set([team.model] if isinstance(team.model, str) else team.model)
     if len(models) > 1:
         raise ValueError(
             f"trainer.generation_server serves one base model, and the team has {len(models)} ({', '.join(sorted(models))}); "

@@ -107,7 +107,6 @@ class Rollout:
         generators: Each agent's random stream.
         batch_size: Most responses decoded at once.
         on_progress: Called with a phase's name, work done and work in all.
-        answer: Samples for the policies: in this process, or :meth:`textmarl.agents.served.ServedEngine.answer`.
     """
 
     def __init__(
@@ -118,16 +117,16 @@ class Rollout:
         generators: dict[str, torch.Generator],
         batch_size: int = 64,
         on_progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
-        answer: Callable[..., dict[str, list[list[Response]]]] = answer,
     ):
         self.env = env
         self.policies = policies
+        # Of policies; ServedEngine.answer (textmarl.agents.served) may stand in its place.
+        self.answer: Callable[..., dict[str, list[list[Response]]]] = answer
         self.agents = list(policies)
         self.sampling = sampling
         self.generators = generators
         self.batch_size = batch_size
         self.on_progress = on_progress
-        self.answer = answer
         self.cost = Cost()
 
     def start(self, tasks: Sequence[tuple[int, int | str | None]]) -> list[Node]:

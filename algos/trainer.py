@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,13 @@ import torch
 import yaml
 from pettingzoo import ParallelEnv
 
-from textmarl.agents.answering import answer
 from textmarl.agents.connection import Connection, ServerError
 from textmarl.agents.evaluation import Evaluation, evaluate, shared_tasks
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.served import ServedEngine
 from textmarl.agents.team import Team, random_stream
 from textmarl.algos.algorithm import Algorithm, Group, returns
-from textmarl.algos.config import FREE_SETTINGS, TrainerConfig, validate_run
+from textmarl.algos.config import FREE_SETTINGS, TrainerConfig, refuse_unserved, validate_run
 from textmarl.algos.diagnostics import describe_groups, describe_scores, first_episode, peak_memory_gib
 from textmarl.algos.observer import Observer
 from textmarl.algos.records import RunDirectory
@@ -85,9 +83,11 @@ class Trainer:
             raise ValueError(
                 f"the team's agents {list(team.policies)} are not the environment's {self.agents}"
             )
-        validate_run(algorithm, self.agents, team.config, self.sampling, env, self.config)
+        validate_run(algorithm, self.agents, team.config, self.sampling, env)
+        refuse_unserved(team.config, self.config)
         self.run = RunDirectory(run, self.config.keep_checkpoints)
         self.resolved = resolved
+        self._streams: dict[str, torch.Tensor] = {}
         self.served: ServedEngine | None = None
         if self.config.generation_server is not None:
             folder = self.run.folder / "served_adapters"
@@ -97,7 +97,7 @@ class Trainer:
             self.served = ServedEngine(
                 Connection(self.config.generation_server),
                 folder,
-                partial(self._message, level=logging.WARNING),
+                lambda text: self._message(text, logging.WARNING),
             )
         self._settings = self._fixed_settings()
         self.step = 0
@@ -179,6 +179,11 @@ class Trainer:
                         self._checkpoint()
             if self.served is not None:
                 self.served.close()
+        except ServerError:  # as if its step had not begun: those before it are not to be lost
+            for agent, state in self._streams.items():
+                self.generators[agent].set_state(state)
+            self._checkpoint()
+            raise
         finally:
             self.run.close()
         return self.step >= self.config.steps
@@ -186,6 +191,7 @@ class Trainer:
     def _train_step(self) -> None:
         started = time.perf_counter()
         step = self.step + 1
+        self._streams = {agent: generator.get_state() for agent, generator in self.generators.items()}
         learning_rate = self.config.learning_rate_at(step)
         rollout = Rollout(
             self.env,
@@ -194,17 +200,11 @@ class Trainer:
             self.generators,
             self.config.rollout_batch_size,
             self.observer.phase,
-            answer if self.served is None else self.served.answer,
         )
+        if self.served is not None:
+            rollout.answer = self.served.answer
         tasks = self._tasks(step)
-        states = {agent: generator.get_state() for agent, generator in self.generators.items()}
-        try:
-            roots = self.algorithm.collect(rollout, tasks)
-        except ServerError:  # as if the step had not begun: the steps before it are not to be lost
-            for agent, state in states.items():
-                self.generators[agent].set_state(state)
-            self._checkpoint()
-            raise
+        roots = self.algorithm.collect(rollout, tasks)
         groups: dict[str, list[Group]] = {agent: [] for agent in self.agents}
         for group in self.algorithm.credit(roots, self.agents):
             groups[group.samples[0].agent].append(group)
@@ -236,8 +236,6 @@ class Trainer:
             rng = np.random.default_rng([self.config.seed, MINIBATCHES, step, index])
             result = updater.update(groups[agent], rng, on_samples)
             metrics |= {f"{name}/{agent}": value for name, value in result.items()}
-            if self.served is not None:
-                self.served.watch(agent, result["sampling_kl"])
 
         cost, now = rollout.cost, time.perf_counter()
         metrics |= {
@@ -250,6 +248,8 @@ class Trainer:
         }
         self.step = step
         self.run.log_metrics(metrics)
+        if self.served is not None:
+            self.served.watch(metrics)
         self.observer.step(step, self.config.steps, metrics)
         self._tell(
             f"step {step} of {self.config.steps}: score {metrics['score']:.3f} in {now - started:.1f} s"

@@ -20,7 +20,7 @@ from textmarl.agents import PRESETS, Sampling, TeamConfig
 from textmarl.agents.evaluation import shared_tasks
 from textmarl.agents.user_code import CodeNotFound
 from textmarl.algos import Algorithm, TrainerConfig, resolve, validate_run
-from textmarl.algos.config import FREE_SETTINGS
+from textmarl.algos.config import FREE_SETTINGS, refuse_unserved
 from textmarl.cli import environments
 from textmarl.cli.errors import CommandError, close_matches, told_in_one_line
 from textmarl.cli.parsing import (
@@ -130,11 +130,12 @@ def _checked(
         team = TeamConfig(**resolved["team"])
         sampling = Sampling(**resolved["sampling"])
         trainer = TrainerConfig(**resolved["trainer"])
+        refuse_unserved(team, trainer)
     env_id, kwargs = resolved["env"]["id"], resolved["env"]["kwargs"]
     env = environments.make(env_id, kwargs)
     eval_env = environments.make(env_id, {**kwargs, **resolved["env"]["eval_kwargs"]}, "env.eval_kwargs")
     with told_in_one_line():
-        validate_run(configured, list(env.possible_agents), team, sampling, env, trainer)
+        validate_run(configured, list(env.possible_agents), team, sampling, env)
     held_out = not shared_tasks(env, eval_env)
     return Settings(
         run, resume, transcripts, env, eval_env, held_out, configured, team, sampling, trainer, resolved
@@ -314,16 +315,16 @@ def _refuse_changes(words: Sequence[str], schedule: str | None) -> None:
 
 def _make_absolute(resolved: dict[str, Any]) -> None:
     """Makes paths absolute, so that the run can be resumed and played from any folder."""
+    if resolved["trainer"]["adapter_folder"] is not None:
+        resolved["trainer"]["adapter_folder"] = str(
+            Path(resolved["trainer"]["adapter_folder"]).expanduser().resolve()
+        )
     for section in ("kwargs", "eval_kwargs"):
         for name, value in resolved["env"][section].items():
             if isinstance(value, str) and value.startswith("python:"):
                 resolved["env"][section][name] = f"python:{_absolute_code(value.removeprefix('python:'))}"
             elif name == "source":
                 resolved["env"][section][name] = _absolute_path(value, ("bundled", "hub"))
-    if resolved["trainer"]["adapter_folder"] is not None:
-        resolved["trainer"]["adapter_folder"] = str(
-            Path(resolved["trainer"]["adapter_folder"]).expanduser().resolve()
-        )
     model = resolved["team"]["model"]
     several = isinstance(model, list)
     found = [_absolute_path(name, PRESETS) for name in (model if several else [model])]

@@ -17,6 +17,7 @@ from textmarl.agents import Response, Sampling, Team, TeamConfig
 from textmarl.agents.connection import Connection, ServerError
 from textmarl.agents.served import ServedEngine
 from textmarl.algos import Trainer, TrainerConfig
+from textmarl.algos.config import refuse_unserved
 from textmarl.algos.magrpo import MAGRPO
 from textmarl.envs import Outcome, TaskSet, TextEnv
 
@@ -290,7 +291,7 @@ def test_a_distribution_far_from_local_scoring_is_told_once(engine: ServedEngine
     told: list[str] = []
     engine.warn = told.append
     for kl in (0.01, 0.3, 0.4):
-        engine.watch("left", kl)
+        engine.watch({"sampling_kl/left": kl, "sampling_kl/right": 0.001, "loss/left": 9.0})
     assert len(told) == 1 and "sampling_kl/left 0.300" in told[0] and "processed_logprobs" in told[0]
 
 
@@ -404,7 +405,5 @@ def test_runs_that_share_an_adapter_folder_write_apart(
 def test_settings_that_cannot_be_served_are_refused_before_any_model_is_loaded(
     team: dict[str, Any], settings: dict[str, Any], message: str
 ) -> None:
-    from textmarl.algos import validate_run
-
     with pytest.raises(ValueError, match=message):
-        validate_run(MAGRPO(), AGENTS, TeamConfig(**team), SAMPLING, trainer=TrainerConfig(**settings))
+        refuse_unserved(TeamConfig(**team), TrainerConfig(**settings))
