@@ -16,7 +16,7 @@ import torch
 
 from textmarl.agents.adapters import AdapterBank
 from textmarl.agents.conversation import Conversation, Response
-from textmarl.agents.generation import generate_plain, generate_shared
+from textmarl.agents.generation import Sequence, generate_plain, generate_shared
 from textmarl.agents.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def answer(
     n: int = 1,
     batch_size: int = 64,
     on_tokens: Callable[[int], None] | None = None,
+    on_answered: Callable[[str, int, list[Response]], None] = lambda agent, index, responses: None,
 ) -> dict[str, list[list[Response]]]:
     """Sample ``n`` responses to each conversation of each agent.
 
@@ -57,6 +58,8 @@ def answer(
         n: Responses per conversation.
         batch_size: Most responses decoded at once, of all agents together; bounds memory.
         on_tokens: Called with the number of tokens that each decoding step added.
+        on_answered: Called with an agent, one of its conversations' places and the n responses to it, as soon as the
+            last of them has ended; others may still be written then.
 
     Returns:
         For each of these agents its lists of n responses.
@@ -73,41 +76,68 @@ def answer(
         agent: torch.rand(len(rows), sampling.max_new_tokens, generator=generators[agent])
         for agent, rows in asked.items()
     }
-    responses: dict[str, list[Response]] = {agent: [] for agent in asked}
+    answers = _Answers(policies, asked, n, on_answered)
     for agents in together([policies[agent] for agent in asked]):
-        rows = [row for agent in agents for row in asked[agent]]
+        rows = [(agent, place) for agent in agents for place in range(len(asked[agent]))]
+        prompts_of_rows = [asked[agent][place] for agent, place in rows]
         numbers = torch.cat([uniform[agent] for agent in agents])
         first = policies[agents[0]]
+        adapter_of = {agent: policies[agent].parameter_set for agent in agents}
+        adapters = list(dict.fromkeys(adapter_of.values()))
         bank: AdapterBank | None = None
         with contextlib.ExitStack() as stack:
-            if len(agents) > 1:
-                bank = stack.enter_context(AdapterBank(first.model, agents))
+            if len(adapters) > 1:
+                bank = stack.enter_context(AdapterBank(first.model, adapters))
             else:
                 stack.enter_context(first.adapted())
-            for start, unique, repeats in runs_of_equal(rows, batch_size):
+            for start, unique, repeats in runs_of_equal(prompts_of_rows, batch_size):
                 texts = [list(each.prompt) for each in unique]
                 drawn = numbers[start : start + len(unique) * repeats]
+
+                def finished(row: int, sequence: Sequence, run: list[tuple[str, int]] = rows[start:]) -> None:
+                    answers.add(*run[row], sequence)
+
                 rest = (repeats, first.stop_ids, sampling, drawn, on_tokens)
                 if first.shares_prompts:
-                    owners = None if bank is None else [agents.index(each.agent) for each in unique]
-                    sequences = generate_shared(first.model, texts, *rest, bank, owners, batch_size)
-                else:
-                    sequences = generate_plain(first.model, texts, *rest, batch_size)
-                for row, sequence in enumerate(sequences):
-                    agent, prompt = unique[row // repeats].agent, texts[row // repeats]
-                    responses[agent].append(
-                        Response(
-                            text=policies[agent].text(sequence.token_ids, prompt),
-                            token_ids=sequence.token_ids,
-                            logprobs=sequence.logprobs,
-                            finish=sequence.finish,
-                            prompt_ids=prompt,
-                        )
+                    owners = (
+                        None if bank is None else [adapters.index(adapter_of[each.agent]) for each in unique]
                     )
-    return {
-        agent: [responses[agent][i * n : (i + 1) * n] for i in range(len(conversations[agent]))]
-        for agent in asked
-    }
+                    generate_shared(first.model, texts, *rest, bank, owners, batch_size, finished)
+                else:
+                    generate_plain(first.model, texts, *rest, batch_size, finished)
+    return answers.by_conversation
+
+
+class _Answers:
+    """Responses as they come in, by agent and conversation, each conversation's in their order."""
+
+    def __init__(
+        self,
+        policies: Mapping[str, Policy],
+        asked: Mapping[str, Seq[Asked]],
+        n: int,
+        on_answered: Callable[[str, int, list[Response]], None],
+    ):
+        self.policies, self.asked, self.n, self.on_answered = policies, asked, n, on_answered
+        self.by_conversation: dict[str, list[list[Response]]] = {
+            agent: [[Response("")] * n for _ in range(len(rows) // n)] for agent, rows in asked.items()
+        }
+        self._missing = {agent: [n] * len(own) for agent, own in self.by_conversation.items()}
+
+    def add(self, agent: str, place: int, sequence: Sequence) -> None:
+        """Take in the response at one of the agent's places; tell of its conversation once it has them all."""
+        prompt = list(self.asked[agent][place].prompt)
+        index, member = divmod(place, self.n)
+        self.by_conversation[agent][index][member] = Response(
+            text=self.policies[agent].text(sequence.token_ids, prompt),
+            token_ids=sequence.token_ids,
+            logprobs=sequence.logprobs,
+            finish=sequence.finish,
+            prompt_ids=prompt,
+        )
+        self._missing[agent][index] -= 1
+        if not self._missing[agent][index]:
+            self.on_answered(agent, index, self.by_conversation[agent][index])
 
 
 def encode(
@@ -133,7 +163,8 @@ def together(policies: list[Policy]) -> list[list[str]]:
     result: list[list[str]] = []
     for group in groups.values():
         names = [policy.name for policy in group]
-        if len(group) == 1 or AdapterBank(group[0].model, names).complete:
+        adapters = {policy.parameter_set for policy in group}
+        if len(adapters) == 1 or AdapterBank(group[0].model, list(adapters)).complete:
             result.append(names)
         else:
             result += [[name] for name in names]

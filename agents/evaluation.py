@@ -7,7 +7,6 @@ behind an endpoint, and a team in training.
 from __future__ import annotations
 
 import concurrent.futures
-import copy
 import difflib
 import itertools
 import operator
@@ -33,6 +32,7 @@ from textmarl.agents.conversation import (
 )
 from textmarl.agents.episodes import Episode, Evaluation, Failure, mean
 from textmarl.agents.recording import EvaluationFolder, described
+from textmarl.envs.instances import Instances, name_of
 from textmarl.envs.vector import Transition, acting, step_all
 
 __all__ = ["Episode", "Evaluation", "Failure", "evaluate", "shared_tasks"]
@@ -63,7 +63,8 @@ def evaluate(
     `on_error="fail"`.
 
     Args:
-        env: a textmarl environment, or any PettingZoo ParallelEnv whose observations and actions are texts.
+        env: a textmarl environment, or any PettingZoo ParallelEnv whose observations and actions are texts; or a
+            function that makes one, which an environment that cannot be deep-copied needs.
         agents: one agent (see `as_agent`) for each of `env.possible_agents`.
         tasks: indices or ids; a number n for the first n tasks (all, where there are fewer); None for all.
             An environment without a task set takes a number of episodes (None: one).
@@ -97,6 +98,8 @@ def evaluate(
         if _integer(name, number) < 1:
             raise ValueError(f"{name}={number}: expected at least 1")
     seed = _integer("seed", seed)
+    instances = env if isinstance(env, Instances) else Instances(env)
+    env = instances.env
     seats = _seat(list(env.possible_agents), agents)
     plan = {
         (task_id, sample): options
@@ -112,13 +115,13 @@ def evaluate(
             stack.enter_context(folder)
             episodes = {key: episode for key, episode in folder.episodes.items() if key in plan}
         starts = (
-            _Play.start(env, task_id, options, sample, seed)
+            _Play.start(instances.new(), task_id, options, sample, seed)
             for (task_id, sample), options in plan.items()
             if (task_id, sample) not in episodes
         )
         if progress is not None:
             progress(len(episodes), len(plan))
-        for outcome in _played(starts, seats, batch_size, on_error == "fail"):
+        for outcome in _played(starts, seats, batch_size, on_error == "fail", instances.done):
             if folder is not None:
                 folder.add(outcome)
             key = (outcome.task_id, outcome.sample)
@@ -129,7 +132,7 @@ def evaluate(
             if progress is not None:
                 progress(len(episodes) + len(failures), len(plan))
     return Evaluation(
-        env_name=str(env.metadata.get("name", type(env).__name__)),
+        env_name=name_of(env),
         max_score=_optional(env, "max_score"),
         episodes=[episodes[key] for key in plan if key in episodes],
         failures=[failures[key] for key in plan if key in failures],
@@ -170,7 +173,6 @@ class _Play:
 
     @classmethod
     def start(cls, env: Any, task_id: str, options: dict[str, Any] | None, sample: int, seed: int) -> _Play:
-        env = copy.deepcopy(env)
         sequence = np.random.SeedSequence(
             entropy=seed, spawn_key=(zlib.crc32(task_id.encode("utf-8", "surrogatepass")), sample)
         )
@@ -264,11 +266,15 @@ def _recorded(response: Response) -> dict[str, Any]:
 
 
 def _played(
-    starts: Iterator[_Play], seats: Mapping[str, Agent], batch_size: int, forgiving: bool
+    starts: Iterator[_Play],
+    seats: Mapping[str, Agent],
+    batch_size: int,
+    forgiving: bool,
+    done: Callable[[Any], None],
 ) -> Iterator[Episode | Failure]:
     """Plays all episodes, at most `batch_size` at a time, and yields each as it finishes.
 
-    `forgiving` makes what an agent raises a failure of its episodes.
+    `forgiving` makes what an agent raises a failure of its episodes; `done` gets the environment of each that is over.
     """
     live = list(itertools.islice(starts, batch_size))
     asking = live
@@ -280,6 +286,7 @@ def _played(
                 silent = play.collect(forgiving)
                 if silent is not None:
                     _cancel([play])
+                    done(play.env)
                     yield play.failure(silent)
                 elif play.awaited:
                     waiting.append(play)
@@ -295,6 +302,7 @@ def _played(
                 if play.env.agents:
                     asking.append(play)
                 else:
+                    done(play.env)
                     yield play.episode()
             if errors:
                 raise errors[0]
@@ -305,6 +313,8 @@ def _played(
             live = waiting + asking
     finally:  # after an interruption, what has not been sent yet need not be
         _cancel(live)
+        for play in live:
+            done(play.env)
 
 
 def _ask(plays: Sequence[_Play], seats: Mapping[str, Agent], forgiving: bool) -> None:
@@ -346,7 +356,7 @@ def _answers(
     if not (forgiving and by_function and len(conversations) > 1):
         try:
             responses = agent.act(conversations)
-            _check_responses(name, responses, len(conversations))
+            check_responses(name, responses, len(conversations))
             return responses
         except Exception as error:
             if not forgiving:
@@ -366,7 +376,12 @@ def _cancel(plays: Iterable[_Play]) -> None:
             future.cancel()
 
 
-def _check_responses(name: str, responses: Any, expected: int) -> None:
+def check_responses(name: str, responses: Any, expected: int) -> None:
+    """Refuses what an agent called `name` returned unless it is a list of `expected` responses with texts.
+
+    Raises:
+        TypeError, ValueError: it is not; says what it is.
+    """
     if not isinstance(responses, Sequence) or isinstance(responses, str):
         raise TypeError(
             f"act() of agent {name!r} returned {type(responses).__name__}, expected a list of {expected} Response"

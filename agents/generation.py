@@ -61,6 +61,7 @@ def generate_shared(
     adapters: AdapterBank | None = None,
     owners: list[int] | None = None,
     batch_size: int = 1 << 30,
+    on_finished: Callable[[int, Sequence], None] = lambda row, sequence: None,
 ) -> list[Sequence]:
     """Sample ``n`` responses to each of ``U`` prompts, each prompt encoded and stored once.
 
@@ -76,6 +77,7 @@ def generate_shared(
         adapters: The adapters that ``model`` computes with now, where there are several.
         owners: Which of ``adapters`` answers each prompt.
         batch_size: Most responses decoded at once (n at least); where prompts have finished, waiting ones enter.
+        on_finished: Called with each sequence and its place among all of them, as soon as it has ended.
 
     Returns:
         U * n sequences, those of one prompt beside each other.
@@ -116,6 +118,8 @@ def generate_shared(
             if not sequences[row].is_done(sampling.max_new_tokens):
                 sequences[row].append(token, logprob, stop_ids)
                 added += 1
+                if sequences[row].is_done(sampling.max_new_tokens):
+                    on_finished(row, sequences[row])
             running.append(not sequences[row].is_done(sampling.max_new_tokens))
         if on_tokens is not None:
             on_tokens(added)
@@ -219,18 +223,25 @@ def generate_plain(
     uniform: Tensor,
     on_tokens: Callable[[int], None] | None = None,
     batch_size: int = 1 << 30,
+    on_finished: Callable[[int, Sequence], None] = lambda row, sequence: None,
 ) -> list[Sequence]:
-    """Sample as :func:`generate_shared` does, through ``model.generate``: for every model that it can run."""
+    """Sample as :func:`generate_shared` does, through ``model.generate``: for every model that it can run.
+
+    ``on_finished`` is called when a whole batch has ended.
+    """
     repeated = [prompt for prompt in prompts for _ in range(n)]
     if len(repeated) > batch_size:
-        parts = [slice(start, start + batch_size) for start in range(0, len(repeated), batch_size)]
-        return [
-            sequence
-            for part in parts
-            for sequence in generate_plain(
-                model, repeated[part], 1, stop_ids, sampling, uniform[part], on_tokens, batch_size
+        found: list[Sequence] = []
+        for start in range(0, len(repeated), batch_size):
+            part = slice(start, start + batch_size)
+
+            def finished(row: int, sequence: Sequence, first: int = start) -> None:
+                on_finished(first + row, sequence)
+
+            found += generate_plain(
+                model, repeated[part], 1, stop_ids, sampling, uniform[part], on_tokens, batch_size, finished
             )
-        ]
+        return found
     longest = max(len(prompt) for prompt in repeated)
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in repeated], device=model.device)
     mask = torch.tensor(
@@ -251,4 +262,6 @@ def generate_plain(
         )
     finally:
         model.generation_config = own
+    for row, sequence in enumerate(sequences):
+        on_finished(row, sequence)
     return sequences

@@ -1,7 +1,7 @@
 """One agent's language model: it answers conversations and scores answers.
 
 A policy has a network, a tokenizer and the name of its adapter in the network; several policies may share one network
-and differ by their adapters alone.
+and differ by their adapters alone, or share the adapter, too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from textmarl.agents.adapters import AdapterBank
 from textmarl.agents.answering import answer
 from textmarl.agents.conversation import Conversation, NoRoomError, Response, without_thinking
 from textmarl.agents.models import no_progress_bars
-from textmarl.agents.prefix import shares_prompts
+from textmarl.agents.prefix import why_plain
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.scoring import Scores, score_plain, score_shared
 
@@ -35,11 +35,13 @@ class Policy:
 
     Args:
         name: The agent's name.
-        network: A causal language model, or a peft model with an adapter called ``name``.
+        network: A causal language model, or a peft model with the adapter ``parameter_set``.
         tokenizer: The network's tokenizer; a chat template is used if it has one.
         reference: The policy that KL is measured to where the network has no adapter to switch off: a frozen copy.
         chat_template_kwargs: Passed to the chat template.
         thinking: ``"strip"`` removes everything up to ``</think>`` from the text that the environment gets.
+        parameter_set: The name of what it trains; policies of one network and one name here are the same function.
+            Default: the agent's own.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Policy:
         reference: PreTrainedModel | None = None,
         chat_template_kwargs: dict | None = None,
         thinking: str = "keep",
+        parameter_set: str | None = None,
     ):
         self.name = name
+        self.parameter_set = name if parameter_set is None else parameter_set
         self.network = network
         self.tokenizer = tokenizer
         self.reference = reference
@@ -59,10 +63,11 @@ class Policy:
         self.thinking = thinking
         self.model: PreTrainedModel = network.get_base_model() if isinstance(network, PeftModel) else network
         self.stop_ids = stop_token_ids(self.model, tokenizer)
-        self.shares_prompts = shares_prompts(self.model)
+        self.why_plain = why_plain(self.model)
+        self.shares_prompts = not self.why_plain
         self._adapted = False
         if reference is not None:
-            shares_prompts(reference)
+            why_plain(reference)
 
     @property
     def device(self) -> torch.device:
@@ -75,15 +80,22 @@ class Policy:
         return isinstance(self.network, PeftModel)
 
     @property
+    def path(self) -> str:
+        """How it writes and learns, in words: on the fast path (docs/engine.md), or why not."""
+        if self.shares_prompts:
+            return "prompts shared, in generation and in the update"
+        return f"generated and scored by the library's plain path, for {self.why_plain}"
+
+    @property
     def is_adapted(self) -> bool:
         """Whether the network computes with this policy's adapter now (:meth:`adapted`)."""
         return self._adapted
 
     def parameters(self) -> dict[str, Parameter]:
-        """Return what this policy trains, by name: its own adapter, or every weight."""
+        """Return what this policy trains, by name: its adapter, or every weight."""
         if not self.has_adapter:
             return dict(self.model.named_parameters())
-        own = re.compile(rf"\.lora_\w+\.{re.escape(self.name)}(\.|$)")
+        own = re.compile(rf"\.lora_\w+\.{re.escape(self.parameter_set)}(\.|$)")
         return {name: p for name, p in self.model.named_parameters() if own.search(name)}
 
     def digest(self) -> str:
@@ -104,10 +116,10 @@ class Policy:
         return read.hexdigest()[:16]
 
     def save_adapter(self, folder: str | Path) -> None:
-        """Write this policy's adapter to ``folder/<agent>``, an ordinary peft folder."""
+        """Write this policy's adapter to ``folder/<parameter_set>``, an ordinary peft folder."""
         with no_progress_bars():
-            self.network.save_pretrained(folder, selected_adapters=[self.name])
-        (Path(folder) / self.name / "README.md").unlink(missing_ok=True)  # peft's blank form
+            self.network.save_pretrained(folder, selected_adapters=[self.parameter_set])
+        (Path(folder) / self.parameter_set / "README.md").unlink(missing_ok=True)  # peft's blank form
 
     def encode(self, conversation: Conversation) -> list[int]:
         """Turn a conversation into the token ids that ask for the next answer.
@@ -239,10 +251,10 @@ class Policy:
         if not self.has_adapter or self._adapted:
             yield
             return
-        self.network.set_adapter(self.name)
+        self.network.set_adapter(self.parameter_set)
         self._adapted = True
         try:
-            with AdapterBank(self.model, [self.name]):
+            with AdapterBank(self.model, [self.parameter_set]):
                 yield
         finally:
             self._adapted = False

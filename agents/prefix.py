@@ -15,7 +15,6 @@ In decoding, rows are laid out in a rectangle: prompt ``u`` of ``U`` owns the ro
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -31,8 +30,6 @@ from textmarl.agents.adapters import AdapterBank
 from textmarl.agents.beginnings import Family, families
 from textmarl.agents.norms import slim_norms
 from textmarl.agents.packed import Packed
-
-logger = logging.getLogger(__name__)
 
 ATTENTION = "textmarl_shared_prefix"
 
@@ -322,33 +319,34 @@ AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def supported(model: PreTrainedModel) -> bool:
-    """Say whether ``model`` can share prompts: it uses the attention interface and attends to everything before."""
+def obstacle(model: PreTrainedModel) -> str:
+    """Say what of ``model`` keeps it from sharing prompts; nothing where it may.
+
+    It may where it uses the attention interface and a token attends to everything before it.
+    """
     config = model.config.get_text_config()
-    kinds = set(config.layer_types) if "layer_types" in config.to_dict() and config.layer_types else set()
-    window = config.to_dict().get("sliding_window")
-    windowed = window is not None and config.to_dict().get("use_sliding_window", True)
-    # Capped scores inside attention, and logits capped after the head, are out of this module's reach.
-    capped = any(
-        config.to_dict().get(name) is not None
-        for name in ("attn_logit_softcapping", "final_logit_softcapping")
-    )
-    return (
-        bool(model._supports_attention_backend)
-        and kinds <= {"full_attention"}
-        and not windowed
-        and not capped
-    )
+    settings = config.to_dict()
+    kinds = set(settings.get("layer_types") or ()) - {"full_attention"}
+    if not model._supports_attention_backend:
+        return "its code does not use the attention interface of transformers"
+    if kinds:
+        return f"it has layers of {', '.join(sorted(kinds))}"
+    if settings.get("sliding_window") is not None and settings.get("use_sliding_window", True):
+        return "it attends within a window"
+    if any(settings.get(name) is not None for name in ("attn_logit_softcapping", "final_logit_softcapping")):
+        return "it caps attention scores or logits"
+    return ""
 
 
 @torch.no_grad()
-def shares_prompts(model: PreTrainedModel) -> bool:
-    """Switch ``model`` to shared prompts if it can, and say whether it can.
+def why_plain(model: PreTrainedModel) -> str:
+    """Switch ``model`` to shared prompts if it can; say why it takes the plain path if it cannot, else nothing.
 
-    A model that claims to is asked for proof: on short texts both paths must give the same logits.
+    A model that has no :func:`obstacle` is asked for proof: on short texts both paths must give the same logits.
     """
-    if not supported(model):
-        return False
+    reason = obstacle(model)
+    if reason:
+        return reason
     vocabulary = model.config.get_text_config().vocab_size
     probe = [vocabulary * i // 7 for i in (5, 3, 6, 2, 4)]  # first ids are special and badly conditioned
     ids = torch.tensor([probe], device=model.device)
@@ -364,22 +362,22 @@ def shares_prompts(model: PreTrainedModel) -> bool:
         shared, last = SharedPrefix.encode(model, [probe[:3]], rows_per_prompt=1, capacity=2)
         states.append(torch.cat([last, *(shared.extend(model, ids[:, i]) for i in (3, 4))]))
         tolerance = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1
-        close = all(
-            torch.allclose(
-                model.get_output_embeddings()(state).float(),
-                expected,
-                atol=tolerance * float(expected.abs().max()),
-            )
-            for state in states
-        )
+        head = model.get_output_embeddings()
+        gap = max(float((head(state).float() - expected).abs().max()) for state in states)
+        if not gap <= tolerance * float(expected.abs().max()):
+            reason = f"its logits would differ by up to {gap:.2g}"
     except (
         Exception
     ) as error:  # whatever a model's code makes of a foreign cache, it then takes the plain path
-        logger.debug("%s cannot share prompts: %r", type(model).__name__, error)
-        close = False
-    if not close:
+        reason = f"its code does not take a cache of ours ({type(error).__name__}: {error})"
+    if reason:
         model.set_attn_implementation(before)
-    return close
+    return reason
+
+
+def shares_prompts(model: PreTrainedModel) -> bool:
+    """Switch ``model`` to shared prompts if it can, and say whether it can; see :func:`why_plain`."""
+    return not why_plain(model)
 
 
 def pad_right(sequences: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,7 @@ from typing import Any, BinaryIO
 from textmarl.agents.conversation import Agent, MessagesAgent, TextAgent
 from textmarl.agents.episodes import Episode, Failure, json_line
 from textmarl.agents.scripted import RandomAgent, ScriptedAgent
+from textmarl.envs.instances import name_of
 from textmarl.envs.settings import digest, plain
 
 if sys.platform != "win32":
@@ -124,7 +125,7 @@ def described(env: Any, seats: Mapping[str, Agent], seed: int, further: Mapping[
         seed: of the episodes.
         further: what the caller adds, or knows better.
     """
-    settings: dict[str, Any] = {"env": str(env.metadata.get("name", type(env).__name__))}
+    settings: dict[str, Any] = {"env": name_of(env)}
     for name in ("max_turns", "max_score", "term_names"):
         if hasattr(env, name):
             settings[name] = getattr(env, name)
@@ -132,13 +133,14 @@ def described(env: Any, seats: Mapping[str, Agent], seed: int, further: Mapping[
         settings["arguments"] = plain(env.settings)
     if hasattr(env, "tasks"):
         settings["tasks"] = digest([(task.id, task.data) for task in env.tasks])
-    agents = {name: _description(agent) for name, agent in seats.items()}
+    agents = {name: describe_agent(agent) for name, agent in seats.items()}
     for name, more in further.get("agents", {}).items():
         agents[name] = {**agents[name], **more}
     return {**settings, "seed": seed, **further, "agents": agents}
 
 
-def _description(agent: Agent) -> dict[str, Any]:
+def describe_agent(agent: Agent) -> dict[str, Any]:
+    """What an agent's answers depend on, as far as it tells: JSON values."""
     kind = {"kind": type(agent).__qualname__}
     if isinstance(agent, RandomAgent):
         return {**kind, "seed": agent.seed, "min_words": agent.min_words, "max_words": agent.max_words}

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from textmarl.agents.answering import encode
+from textmarl.agents.answering import answer, encode
 from textmarl.agents.connection import Connection, Fault, ServerError, read_choices
 from textmarl.agents.conversation import Conversation, Response
 from textmarl.agents.generation import Sequence
@@ -57,7 +57,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Published:
-    """The version of an agent's adapter that the server holds."""
+    """The version of an adapter that the server holds."""
 
     name: str
     folder: Path
@@ -93,6 +93,7 @@ class ServedEngine:
         n: int = 1,
         batch_size: int = 64,
         on_tokens: Callable[[int], None] | None = None,
+        on_answered: Callable[[str, int, list[Response]], None] = lambda agent, index, responses: None,
     ) -> dict[str, list[list[Response]]]:
         """Sample ``n`` responses to each conversation of each agent; arguments are those of ``answering.answer``.
 
@@ -113,7 +114,7 @@ class ServedEngine:
             # vLLM gives the k-th of n responses the seed + k: with 53 bits, seeds of different requests do not meet.
             seeds = torch.randint(2**53, (len(own),), generator=generators[agent]).tolist()
             for place, (prompt, seed) in enumerate(zip(own, seeds, strict=True)):
-                name = self.published[agent].name
+                name = self.published[policies[agent].parameter_set].name
                 task = functools.partial(self._complete, name, policies[agent], prompt, sampling, n, seed)
                 answers[self.connection.submit(task)] = agent, place
         responses: dict[str, list[list[Response]]] = {
@@ -135,6 +136,7 @@ class ServedEngine:
                 ]
                 if on_tokens is not None:
                     on_tokens(sum(each.tokens for each in responses[agent][place]))
+                on_answered(agent, place, responses[agent][place])
         except BaseException:
             for future in answers:
                 future.cancel()
@@ -161,30 +163,31 @@ class ServedEngine:
                     'team.tuning="lora", or sample in this process (no trainer.generation_server)'
                 )
             weights = {name: weight.detach() for name, weight in policy.parameters().items()}
-            before = self.published.get(agent)
+            own = policy.parameter_set
+            before = self.published.get(own)
             if before is not None and all(
                 torch.equal(weights[name], w) for name, w in before.weights.items()
             ):
                 continue
-            self._unload(agent)
-            name = f"{self.prefix}-{agent}-{policy.digest()}"
+            self._unload(own)
+            name = f"{self.prefix}-{own}-{policy.digest()}"
             folder = self.folder / name
             policy.save_adapter(folder)
             try:
-                self._ask("load_lora_adapter", {"lora_name": name, "lora_path": str(folder / agent)}, bytes)
+                self._ask("load_lora_adapter", {"lora_name": name, "lora_path": str(folder / own)}, bytes)
             except ServerError as error:
                 if _LOADED_ALREADY not in str(error):  # by an attempt whose answer was lost
                     raise
             kept = {part: weight.clone() for part, weight in weights.items()}
-            self.published[agent] = Published(name, folder, kept)
+            self.published[own] = Published(name, folder, kept)
 
     def close(self) -> None:
         """Take the adapters off the server and their files off the disk; a server that is gone is no error."""
-        for agent in list(self.published):
+        for own in list(self.published):
             try:
-                self._unload(agent)
+                self._unload(own)
             except ServerError as error:
-                self.warn(f"the adapter of agent {agent!r} may still be on the server: {error}")
+                self.warn(f"the adapter {own!r} may still be on the server: {error}")
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -235,8 +238,8 @@ class ServedEngine:
         read = functools.partial(read_sequences, prompt, sampling, n, policy.stop_ids, vocabulary)
         return self._ask("completions", fields, read)
 
-    def _unload(self, agent: str) -> None:
-        before = self.published.pop(agent, None)
+    def _unload(self, parameter_set: str) -> None:
+        before = self.published.pop(parameter_set, None)
         if before is None:
             return
         try:
@@ -255,6 +258,40 @@ class ServedEngine:
         except ServerError as error:
             advice = next((advice for words, advice in _REMEDIES.items() if words in str(error)), None)
             raise ServerError(f"{address}: {error}" + (f"; {advice}" if advice else "")) from error
+
+
+class LocalEngine:
+    """Samples in this process, where no adapter is to be brought anywhere."""
+
+    answer = staticmethod(answer)
+
+    def load(self, policies: Mapping[str, Policy]) -> None:
+        """Do nothing: the policies are here."""
+
+    def watch(self, metrics: Mapping[str, float]) -> None:
+        """Do nothing: sampling and scoring are of one model."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def make_engine(
+    server: str | None, adapter_folder: str | None, run: Path, warn: Callable[[str], None]
+) -> LocalEngine | ServedEngine:
+    """Return what samples a run's responses.
+
+    Args:
+        server: The address of the server's API; None samples in this process.
+        adapter_folder: Where adapters are written, which several runs may share; None: inside the run.
+        run: The run directory.
+        warn: Told what a person should know.
+    """
+    if server is None:
+        return LocalEngine()
+    folder = run / "served_adapters"
+    if adapter_folder is not None:
+        folder = Path(adapter_folder) / f"{run.name}-{zlib.crc32(str(run.resolve()).encode()):08x}"
+    return ServedEngine(Connection(server), folder, warn)
 
 
 def read_sequences(

@@ -1,14 +1,16 @@
-"""A team: one language-model policy for each agent.
+"""A team: one language-model policy for each agent that is trained, and a partner for each that is not.
 
 By default all policies share one frozen base and differ by a LoRA adapter each, so a team needs the memory of one
-model. They can as well be separate models with tokenizers of their own, and train adapters or full weights.
+model. They can as well be separate models with tokenizers of their own, train adapters or full weights, or share what
+they train.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -20,13 +22,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from textmarl.agents.conversation import Conversation, Response
+from textmarl.agents.conversation import Agent, as_agent
 from textmarl.agents.models import load_model, no_progress_bars
+from textmarl.agents.partner import Partner, PolicyAgent, specification
 from textmarl.agents.policy import Policy
-from textmarl.agents.prefix import shares_prompts
+from textmarl.agents.prefix import why_plain
 from textmarl.agents.sampling import Sampling
 
 __all__ = ["PolicyAgent", "Sampling", "Team", "TeamConfig"]
+
+SHARED = "shared"
+"""The name of the parameters that all agents share."""
 
 
 @dataclass
@@ -34,7 +40,7 @@ class TeamConfig:
     """Which models a team is made of and what of them is trained."""
 
     model: str | list[str] = "smollm2-135m"
-    """A preset (smollm2-135m, tiny), Hub id or local folder for everyone, or a list with one for each agent."""
+    """A preset (smollm2-135m, tiny), Hub id or local folder for everyone, or a list with one for each trained agent."""
     tuning: Literal["lora", "full"] = "lora"
     """Train a LoRA adapter on a frozen base, or every weight of a copy of the model per agent."""
     lora_rank: int = 16
@@ -43,6 +49,11 @@ class TeamConfig:
     """The adapter's output is scaled by lora_alpha / lora_rank."""
     lora_targets: str | list[str] = "all-linear"
     """Modules that get an adapter: "all-linear" (all but the output head) or module names, as in peft."""
+    partners: dict[str, str] = field(default_factory=dict)
+    """Agents that are not trained, and who plays each, as `textmarl eval --agent` names it: openai:URL#MODEL, run:DIR,
+    hf:MODEL, python:file.py:function, scripted:FILE or random. From Python, Team.create takes the agents themselves."""
+    parameter_sharing: bool = False
+    """All trained agents use one adapter (or one set of full weights), trained on the sum of their losses."""
     share_base: bool = True
     """With LoRA, agents of the same model share one frozen base; false gives each a copy of its own."""
     reference: Literal["adapter-off", "copy", "none"] = "adapter-off"
@@ -70,7 +81,7 @@ class TeamConfig:
             )
 
     def model_of(self, index: int, agents: int) -> str:
-        """Return the model's name of one of ``agents`` agents.
+        """Return the model's name of one of ``agents`` trained agents.
 
         Raises:
             ValueError: ``model`` is a list of another length.
@@ -80,66 +91,110 @@ class TeamConfig:
         if len(self.model) != agents:
             raise ValueError(
                 f"team.model lists {len(self.model)} models for {agents} agents; "
-                "expected one name for all, or one for each agent"
+                "expected one name for all, or one for each agent that is trained"
             )
         return self.model[index]
 
+    def learners(self, agents: Sequence[str]) -> list[str]:
+        """Return which of an environment's agents are trained, in their order.
 
-@dataclass
-class PolicyAgent:
-    """A policy as an :class:`~textmarl.agents.conversation.Agent`, with a random stream of its own."""
-
-    policy: Policy
-    sampling: Sampling
-    generator: torch.Generator
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the answers depend on beside the random stream: the weights (a digest), the sampling, the template."""
-        return {
-            "weights": self.policy.digest(),
-            "sampling": asdict(self.sampling),
-            "thinking": self.policy.thinking,
-            "chat_template_kwargs": self.policy.chat_template_kwargs,
-        }
-
-    def act(self, conversations: Sequence[Conversation]) -> list[Response]:
-        """Answer each conversation once."""
-        batch = max(1, len(conversations))
-        answers = self.policy.generate(conversations, self.sampling, self.generator, batch_size=batch)
-        return [answer for (answer,) in answers]
+        Raises:
+            ValueError: A partner is none of them, nobody is left to train, or agents of different models are to share
+                parameters.
+        """
+        for partner in self.partners:
+            if partner not in agents:
+                raise ValueError(f"team.partners names {partner!r}; the agents are {', '.join(agents)}")
+        learners = [agent for agent in agents if agent not in self.partners]
+        if not learners:
+            raise ValueError(
+                "team.partners names every agent, so nobody is left to train; leave one out, or score them as they are "
+                "with textmarl eval"
+            )
+        names = {self.model_of(index, len(learners)) for index in range(len(learners))}
+        if self.parameter_sharing and len(names) > 1:
+            raise ValueError(
+                f"team.parameter_sharing needs one model for all trained agents, and team.model lists "
+                f"{', '.join(sorted(names))}; name one, or set team.parameter_sharing to false"
+            )
+        return learners
 
 
 class Team:
-    """The policies of all agents, in the environment's order. Make one with :meth:`create` or :meth:`load`."""
+    """Who acts, in the environment's order. Make one with :meth:`create` or :meth:`load`.
 
-    def __init__(self, policies: Mapping[str, Policy], config: TeamConfig):
+    Attributes:
+        policies: Of the agents that are trained.
+        partners: Who plays the others.
+        names: All of them.
+        config: What the team is made of.
+    """
+
+    def __init__(
+        self,
+        policies: Mapping[str, Policy],
+        config: TeamConfig,
+        partners: Mapping[str, Agent] | None = None,
+        names: Sequence[str] | None = None,
+    ):
         self.policies = dict(policies)
+        self.partners = dict(partners or {})
+        self.names = list(names) if names is not None else [*self.policies, *self.partners]
         self.config = config
 
     @classmethod
-    def create(cls, agents: Sequence[str], config: TeamConfig | None = None) -> Team:
-        """Load the models and give every agent a policy.
+    def create(
+        cls,
+        agents: Sequence[str],
+        config: TeamConfig | None = None,
+        partners: Mapping[str, Agent | Callable[..., str]] | None = None,
+    ) -> Team:
+        """Load the models and give every agent that is trained a policy.
 
         Args:
             agents: The agents' names, ``env.possible_agents``.
             config: Default: a LoRA adapter each on one SmolLM2-135M-Instruct.
+            partners: Who plays the agents that are not trained: agents or plain functions
+                (:func:`~textmarl.agents.conversation.as_agent`). A policy that stays as it is is one of
+                ``Team.load(folder).agents(sampling)``.
 
         Raises:
             ModelNotFound: A model cannot be loaded.
-            ValueError: Wrong number of models, unknown dtype, an agent's name that peft cannot use.
+            ValueError: Wrong number of models, unknown dtype, an agent's name that peft cannot use; a partner that is
+                no agent of the environment or is only named in ``config``; nobody to train.
+            TypeError: A partner that is no agent.
         """
         config = config or TeamConfig()
+        playing = {name: as_agent(agent) for name, agent in (partners or {}).items()}
+        for name, spec in config.partners.items():
+            if name not in playing:
+                raise ValueError(
+                    f"team.partners says that {spec} plays {name!r}, which only the command textmarl train looks up; "
+                    f"give the agent itself: Team.create(..., partners={{{name!r}: agent}})"
+                )
+        told = {name: config.partners.get(name, specification(agent)) for name, agent in playing.items()}
+        config = replace(config, partners=told)
         if not agents or len(set(agents)) != len(agents):
             raise ValueError(f"expected one or more different agent names, got {list(agents)}")
-        if any("." in name or "/" in name for name in agents):
+        learners = config.learners(agents)
+        if any("." in name or "/" in name for name in learners):
             raise ValueError(
-                f"agent names name adapters and folders and may hold no dot or slash: {list(agents)}"
+                f"agent names name adapters and folders and may hold no dot or slash: {learners}"
             )
-        names = [config.model_of(index, len(agents)) for index in range(len(agents))]
+        return cls(cls._policies(learners, config), config, playing, agents)
+
+    @classmethod
+    def _policies(cls, learners: Sequence[str], config: TeamConfig) -> dict[str, Policy]:
+        """Load the models; with parameter sharing, all policies are views of one."""
         shared: dict[str, tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]] = {}
-        policies = {}
-        for index, (agent, name) in enumerate(zip(agents, names, strict=True)):
+        policies: dict[str, Policy] = {}
+        for index, agent in enumerate(learners):
+            if config.parameter_sharing and policies:
+                policies[agent] = copy.copy(policies[learners[0]])
+                policies[agent].name = agent
+                continue
+            parameter_set = SHARED if config.parameter_sharing else agent
+            name = config.model_of(index, len(learners))
             if config.tuning == "full":
                 network, tokenizer = cls._load(name, config)
                 reference = (
@@ -150,32 +205,63 @@ class Team:
                 if key not in shared:
                     shared[key] = cls._load(name, config)
                 network, tokenizer = shared[key]
-                network = add_adapter(network, agent, config, index)
+                network = add_adapter(network, parameter_set, config, index)
                 shared[key], reference = (network, tokenizer), None
             policies[agent] = Policy(
-                agent, network, tokenizer, reference, config.chat_template_kwargs, config.thinking
+                agent,
+                network,
+                tokenizer,
+                reference,
+                config.chat_template_kwargs,
+                config.thinking,
+                parameter_set,
             )
-        return cls(policies, config)
+        return policies
+
+    @property
+    def parameter_sets(self) -> dict[str, list[str]]:
+        """Return what is trained: the name of each set of parameters, and the agents that act by it."""
+        sets: dict[str, list[str]] = {}
+        for agent, policy in self.policies.items():
+            sets.setdefault(policy.parameter_set, []).append(agent)
+        return sets
+
+    @property
+    def players(self) -> dict[str, Policy | Partner]:
+        """Return who answers in rollouts, for all agents."""
+        return {
+            name: self.policies[name] if name in self.policies else Partner(name, self.partners[name])
+            for name in self.names
+        }
 
     @staticmethod
     def _load(name: str, config: TeamConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         full_precision = config.dtype == "auto" and config.tuning == "full"
         return load_model(name, "float32" if full_precision else config.dtype, config.device, config.seed)
 
-    def agents(self, sampling: Sampling, seed: int = 0) -> dict[str, PolicyAgent]:
-        """Return the policies as agents to play with, each with a random stream drawn from ``seed``."""
-        return {
-            name: PolicyAgent(policy, sampling, random_stream(seed, index))
-            for index, (name, policy) in enumerate(self.policies.items())
-        }
+    def agents(self, sampling: Sampling, seed: int = 0) -> dict[str, Agent]:
+        """Return everybody as agents to play with, each policy with a random stream drawn from ``seed``."""
+        playing: dict[str, Agent] = {}
+        for index, name in enumerate(self.names):
+            stream = random_stream(seed, index)
+            if name in self.policies:
+                playing[name] = PolicyAgent(self.policies[name], sampling, stream)
+                continue
+            partner = self.partners[name]
+            playing[name] = (
+                replace(partner, generator=stream) if isinstance(partner, PolicyAgent) else partner
+            )
+        return playing
 
     def save(self, folder: str | Path) -> None:
         """Write every policy: ``adapters/<agent>`` (peft folders) or ``models/<agent>`` (full weights), and team.json.
 
-        Each folder holds its tokenizer too and loads with transformers and peft alone.
+        Each folder holds its tokenizer too and loads with transformers and peft alone. What all agents share is in
+        ``adapters/shared`` or ``models/shared``; of partners, team.json says who they are.
         """
         folder = Path(folder)
-        for name, policy in self.policies.items():
+        for name, agents in self.parameter_sets.items():
+            policy = self.policies[agents[0]]
             kind = "adapters" if isinstance(policy.network, PeftModel) else "models"
             if policy.has_adapter:
                 policy.save_adapter(folder / kind)
@@ -183,16 +269,22 @@ class Team:
                 with no_progress_bars():
                     policy.model.save_pretrained(folder / kind / name)
             policy.tokenizer.save_pretrained(folder / kind / name)
-        description = {"agents": list(self.policies), "team": asdict(self.config)}
+        description = {"agents": self.names, "team": asdict(self.config)}
         (folder / "team.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | None = None) -> Team:
+    def load(
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        partners: Mapping[str, Agent | Callable[..., str]] | None = None,
+    ) -> Team:
         """Load a team that :meth:`save` wrote.
 
         Args:
             folder: A run directory, or wherever the team was saved.
             device: Where to load it instead of where it was trained.
+            partners: Who plays the agents that were not trained; without them the team has the others only.
 
         Raises:
             ValueError: The folder holds no team, or a part of it is missing or broken.
@@ -200,7 +292,8 @@ class Team:
         folder = Path(folder)
         try:
             description = json.loads((folder / "team.json").read_text(encoding="utf-8"))
-            agents, config = description["agents"], TeamConfig(**description["team"])
+            names, config = description["agents"], TeamConfig(**description["team"])
+            learners = config.learners(names)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{str(folder)!r} holds no saved team (team.json: {error}); expected a run directory of "
@@ -208,30 +301,33 @@ class Team:
             ) from error
         if device is not None:
             config.device = device
+        playing = {name: as_agent(agent) for name, agent in (partners or {}).items()}
+        names = [name for name in names if name in learners or name in playing]
         kind = "models" if config.tuning == "full" else "adapters"
-        parts = {agent: folder / kind / agent for agent in agents}
+        parts = {agent: folder / kind / (SHARED if config.parameter_sharing else agent) for agent in learners}
         try:
             for part in parts.values():
                 if not part.is_dir():
                     raise FileNotFoundError(f"there is no {kind}/{part.name}")
             if config.tuning == "full":
-                team = cls.create(
-                    agents, replace(config, model=[str(p) for p in parts.values()], reference="none")
-                )
-                team.config = config
+                saved = replace(config, model=[str(p) for p in parts.values()], reference="none")
+                team = cls(cls._policies(learners, saved), config, playing, names)
                 if config.reference == "copy":  # of the model that training began with
-                    for index, policy in enumerate(team.policies.values()):
-                        reference, _ = cls._load(config.model_of(index, len(agents)), config)
-                        policy.reference = reference.requires_grad_(False)
-                        shares_prompts(reference)
+                    for agents in team.parameter_sets.values():
+                        model = config.model_of(learners.index(agents[0]), len(learners))
+                        reference = cls._load(model, config)[0].requires_grad_(False)
+                        why_plain(reference)
+                        for agent in agents:
+                            team.policies[agent].reference = reference
                 return team
-            team = cls.create(agents, config)
-            for agent, policy in team.policies.items():
-                weights = load_file(parts[agent] / "adapter_model.safetensors")
-                result = set_peft_model_state_dict(policy.network, weights, agent)
-                expected = {f"base_model.model.{name}" for name in policy.parameters()}
+            team = cls(cls._policies(learners, config), config, playing, names)
+            for name, agents in team.parameter_sets.items():
+                policy = team.policies[agents[0]]
+                weights = load_file(parts[agents[0]] / "adapter_model.safetensors")
+                result = set_peft_model_state_dict(policy.network, weights, name)
+                expected = {f"base_model.model.{parameter}" for parameter in policy.parameters()}
                 if expected & set(result.missing_keys) or result.unexpected_keys:
-                    raise RuntimeError(f"adapters/{agent} is of another model, or not whole")
+                    raise RuntimeError(f"adapters/{name} is of another model, or not whole")
         except (OSError, SafetensorError, RuntimeError) as error:
             raise ValueError(
                 f"the team in {str(folder)!r} is broken: {error}. Restore the folder, or continue the run from its "
@@ -240,10 +336,10 @@ class Team:
         return team
 
     def state_dict(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Return every policy's trained parameters, by agent and name, on the CPU."""
+        """Return every set of trained parameters by its name (the agent's, unless shared), on the CPU."""
         return {
-            agent: {name: p.detach().cpu() for name, p in policy.parameters().items()}
-            for agent, policy in self.policies.items()
+            own: {name: p.detach().cpu() for name, p in self.policies[agents[0]].parameters().items()}
+            for own, agents in self.parameter_sets.items()
         }
 
     @torch.no_grad()
@@ -253,12 +349,13 @@ class Team:
         Raises:
             ValueError: The state is of another team.
         """
-        if list(state) != list(self.policies):
+        sets = self.parameter_sets
+        if list(state) != list(sets):
             raise ValueError(
-                f"the saved state is of the agents {list(state)}, expected {list(self.policies)}: it is of another "
-                "environment"
+                f"the saved state is of the agents {list(state)}, expected {list(sets)}: it is of another environment, "
+                "or was trained with other settings of partners or parameter_sharing"
             )
-        parameters = {agent: policy.parameters() for agent, policy in self.policies.items()}
+        parameters = {own: self.policies[agents[0]].parameters() for own, agents in sets.items()}
         for agent, own in parameters.items():
             shapes = {name: tuple(p.shape) for name, p in own.items()}
             if {name: tuple(p.shape) for name, p in state[agent].items()} != shapes:

@@ -119,6 +119,23 @@ class Algorithm(ABC):
                 f"epochs and minibatches must be at least 1, got {self.epochs} and {self.minibatches}"
             )
 
+    def validate_learners(self, learners: Sequence[str]) -> None:  # noqa: B027  (most take any number)
+        """Refuse settings that cannot work where these agents are trained and the others are partners.
+
+        Called before any model is loaded.
+
+        Raises:
+            ValueError: A setting is wrong; the message says which and what to do.
+        """
+
+    @property
+    def copies_episodes(self) -> bool:
+        """Whether :meth:`collect` plays on several times from one history, so that the environment must be copied.
+
+        Where it is False, environments that cannot be copied are played, too: in as many instances as there are episodes.
+        """
+        return True
+
     @property
     def needs_reference(self) -> bool:
         """Whether the loss reads ``Batch.reference_logprobs``."""

@@ -63,7 +63,7 @@ class C3(GroupRelative):
         anchors = rollout.collect(tasks, 1, "aligned", "chain")
         frozen = []  # (the anchor's turn, the decision that branches off there)
         for anchor in (node for root in anchors for node in root.subtree()):
-            for agent in acting(anchor.envs[0]):
+            for agent in (a for a in acting(anchor.envs[0]) if a in rollout.learners):
                 n = self.candidates(anchor.turn)
                 decision = Node(anchor.task_id, anchor.turn, 1.0, 1 / n, anchor.envs, anchor.conversations)
                 decision.learner = agent

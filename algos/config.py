@@ -12,6 +12,7 @@ from textmarl.agents.connection import checked_url
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.team import TeamConfig
 from textmarl.algos.algorithm import Algorithm
+from textmarl.envs.instances import Instances, name_of
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -130,18 +131,33 @@ def validate_run(
     agents: list[str],
     team: TeamConfig,
     sampling: Sampling,
-    env: ParallelEnv | None = None,
+    env: ParallelEnv | Instances | None = None,
 ) -> None:
     """Refuse settings that do not go together, before any model is loaded.
+
+    Args:
+        algorithm: Its settings.
+        agents: Of the environment, trained or not.
+        team: Its settings; partners are told by ``team.partners``.
+        sampling: Of the rollouts.
+        env: The environment; whether it can be copied half way is tried only where the algorithm has to.
 
     Raises:
         ValueError: Says which setting, and what to do.
     """
     algorithm.validate(agents)
+    algorithm.validate_learners(team.learners(agents))
     if env is not None:
-        algorithm.validate_environment(env)
-    for index in range(len(agents)):
-        team.model_of(index, len(agents))
+        instances = env if isinstance(env, Instances) else Instances(env)
+        algorithm.validate_environment(instances.env)
+        instances.check()
+        if algorithm.copies_episodes and instances.obstacle is not None:
+            raise ValueError(
+                f"the algorithm plays on several times from one history, and the environment {name_of(instances.env)} "
+                f"cannot be copied half way through an episode ({instances.obstacle}). Use chains, which play every "
+                "episode in an instance of its own (algo.branching chain with aligned joint actions; or algo igrpo), or "
+                "give the environment a __deepcopy__"
+            )
     if sampling.temperature == 0:
         raise ValueError(
             "sampling.temperature 0 is greedy: a group's responses would all be equal. Use 0.7, or 1"

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from textmarl.agents.conversation import Response
+from textmarl.agents.partner import Partner
 from textmarl.agents.policy import Policy
 from textmarl.algos.algorithm import Algorithm, Group, returns
 from textmarl.algos.rollout import Node, Rollout
@@ -53,7 +54,7 @@ class Context:
     worth: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     """(n, replays) R of each replay of a member, less the estimate of E[R | h]."""
     influence: float | None = None
-    """Nats; None where no teammate acts after this agent."""
+    """Nats; None where no teammate acts after this agent, or one whose probabilities are not known (a partner)."""
 
 
 @dataclass
@@ -98,11 +99,17 @@ def diagnose(
         left out.
 
     Raises:
-        ValueError: Fewer than 2 replays or no context asked for; a credited response that was not sampled here.
+        ValueError: Fewer than 2 replays or no context asked for; a credited response that was not sampled here; an
+            environment that cannot be copied.
     """
     if contexts < 1 or replays < 2:
         raise ValueError(
             f"expected 1 or more contexts and 2 or more replays (their halves are compared), got {contexts}, {replays}"
+        )
+    if rollout.instances.obstacle is not None:
+        raise ValueError(
+            "replays play on from copies of the environment, and it cannot be copied half way through an episode "
+            f"({rollout.instances.obstacle})"
         )
     roots = algorithm.collect(rollout, tasks)
     groups = list(algorithm.credit(roots, rollout.agents))
@@ -227,6 +234,8 @@ def influence(context: Context, rollout: Rollout, draws: int) -> float | None:
         return 0.0  # nobody reads it
     rollout.sample_each([after], [{a: int(a == next_one) for a in rollout.agents}])
     policy = rollout.policies[next_one]
+    if isinstance(policy, Partner):
+        return None  # a partner does not tell how likely its answers were
     answers = [response.token_ids for response in after.responses[next_one]]
     # (m, m): log p of the answer drawn after candidate j, had it come after candidate k
     likelihood = np.array([log_likelihoods(policy, c, answers, rollout) for c in conversations]).T

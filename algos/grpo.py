@@ -51,6 +51,11 @@ class GRPO(GroupRelative):
         self.check_choices(GRPO)
         self.check_group_size(self.group_size)
 
+    @property
+    def copies_episodes(self) -> bool:
+        """Whether an episode is played on several times: in all but chains."""
+        return self.branching == "tree"
+
     def collect(self, rollout: Rollout, tasks: Sequence[tuple[int, int | str | None]]) -> list[Node]:
         """Sample a tree or a chain for each task."""
         return rollout.collect(tasks, self.group_size, "aligned", self.branching)

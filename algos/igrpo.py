@@ -18,7 +18,7 @@ variance and cost differ. From the second turn on every member is an episode of 
 once; the group at turn t is the live ones.
 
 Cost per task and turn: as many reward evaluations as MAGRPO's chain, G: all but ``aligned`` give each of N agents
-n = G/N members. N G responses, of which G (aligned: all) are learned from; ``fixed`` samples N (n + N - 1) at the
+that learn n = G/N members. N G responses, of which G (aligned: all) are learned from; ``fixed`` samples N (n + N - 1) at the
 first turn. Page: docs/algorithms/igrpo.md.
 """
 
@@ -31,6 +31,7 @@ from typing import Literal
 from pettingzoo import ParallelEnv
 
 from textmarl.agents.initial import InitialPolicy
+from textmarl.agents.policy import Policy
 from textmarl.algos.algorithm import Group
 from textmarl.algos.group_relative import GroupRelative
 from textmarl.algos.rollout import Node, Rollout, Sampler
@@ -50,13 +51,14 @@ class IGRPO(GroupRelative):
         super().validate(agents)
         self.check_choices(IGRPO)
         self.check_group_size(self.group_size)
-        if self.partner == "aligned":
-            return
-        if self.group_size % len(agents) or self.group_size // len(agents) < 2:
+
+    def validate_learners(self, learners: Sequence[str]) -> None:
+        """Refuse a group size that cannot be divided among those who learn; see :class:`Algorithm`."""
+        number = len(learners)
+        if self.partner != "aligned" and (self.group_size % number or self.group_size // number < 2):
             raise ValueError(
                 f"algo.partner {self.partner} divides algo.group_size among the agents, who need two members or more "
-                f"each: {self.group_size} does not do for {len(agents)}. Use {2 * len(agents)} or another multiple of "
-                f"{len(agents)}"
+                f"each: {self.group_size} does not do for {number}. Use {2 * number} or another multiple of {number}"
             )
 
     def validate_environment(self, env: ParallelEnv) -> None:
@@ -73,16 +75,17 @@ class IGRPO(GroupRelative):
         """Whether partners are the policies that training began with."""
         return self.partner == "frozen"
 
-    def members(self, agents: Sequence[str]) -> int:
-        """Return n, how many responses of an agent are compared."""
-        return self.group_size if self.partner == "aligned" else self.group_size // len(agents)
+    @property
+    def copies_episodes(self) -> bool:
+        """No: every member of a group is an episode of its own."""
+        return False
 
     def collect(self, rollout: Rollout, tasks: Sequence[tuple[int, int | str | None]]) -> list[Node]:
-        """Play the episodes of each group; a task has a root for each agent (aligned: one for all)."""
+        """Play the episodes of each group; a task has a root for each agent that learns (aligned: one for all)."""
         if self.partner == "aligned":
             return rollout.collect(tasks, self.group_size, "aligned", "chain")
-        agents, n = rollout.agents, self.members(rollout.agents)
-        roots = [root for learner in agents for root in learning(learner, rollout.start(tasks))]
+        agents, n = rollout.agents, self.group_size // len(rollout.learners)
+        roots = [root for learner in rollout.learners for root in learning(learner, rollout.start(tasks))]
         policies = self._players(rollout)
         nodes, first = roots, True
         while nodes:
@@ -102,21 +105,24 @@ class IGRPO(GroupRelative):
 
     def _players(self, rollout: Rollout) -> dict[str, Mapping[str, Sampler]]:
         """Return who plays while each agent learns: learner -> agent -> its policy."""
-        partners: Mapping[str, Sampler] = rollout.policies
+        partners: dict[str, Sampler] = dict(rollout.policies)
         if self.partner == "frozen":
-            partners = {agent: InitialPolicy(policy) for agent, policy in rollout.policies.items()}
-        return {learner: {**partners, learner: policy} for learner, policy in rollout.policies.items()}
+            for agent, policy in rollout.policies.items():
+                if isinstance(policy, Policy):  # whoever is not trained stays as it is anyway
+                    partners[agent] = InitialPolicy(policy)
+        return {learner: {**partners, learner: rollout.policies[learner]} for learner in rollout.learners}
 
     def credit(self, roots: list[Node], agents: Sequence[str]) -> Iterable[Group]:
         """Compare the responses of each group's learner; partners' responses teach nobody."""
-        tasks = len(roots) if self.partner == "aligned" else len(roots) // len(agents)
+        tasks = len(roots) // len({root.learner for root in roots})
         for root in roots:
+            members = len(root.joint_actions)
             for node in root.subtree():
                 joint_returns = self.joint_returns(node)  # (members alive, N)
                 for i, agent in enumerate(agents):
                     if node.learner in (None, agent):
                         # 1/n, not 1/(those alive): finished episodes keep their share.
-                        weight = node.weight / (self.members(agents) * tasks)
+                        weight = node.weight / (members * tasks)
                         group = self.compare(agent, node.responses[agent], joint_returns[:, i], weight)
                         if group is not None:
                             yield group

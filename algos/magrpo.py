@@ -62,6 +62,11 @@ class MAGRPO(GroupRelative):
                 "aligned joint actions, or raise the bound"
             )
 
+    @property
+    def copies_episodes(self) -> bool:
+        """Whether an episode is played on several times: in all but chains."""
+        return self.branching == "tree"
+
     def collect(self, rollout: Rollout, tasks: Sequence[tuple[int, int | str | None]]) -> list[Node]:
         """Sample a tree or a chain for each task."""
         return rollout.collect(tasks, self.group_size, self.joint_mode, self.branching)

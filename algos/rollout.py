@@ -19,8 +19,10 @@ from pettingzoo import ParallelEnv
 
 from textmarl.agents.answering import answer
 from textmarl.agents.conversation import Conversation, NoRoomError, Response
+from textmarl.agents.partner import Partner
 from textmarl.agents.policy import Policy
 from textmarl.agents.sampling import Sampling
+from textmarl.envs.instances import Instances
 from textmarl.envs.vector import acting, step_all
 
 JointMode = Literal["aligned", "cross"]
@@ -76,6 +78,8 @@ class Node:
     """The one agent whose responses are compared here, where the others only make up its environment; None: all."""
     decisions: list[Node] = field(default_factory=list)
     """Groups that branch off from this history beside what was played, a learner each (see ``textmarl.algos.c3``)."""
+    beginning: tuple[int, int | str | None] | None = None
+    """Of a root: the seed and the task that it was reset with."""
 
     def children(self) -> list[Node]:
         """Return the distinct nodes that follow this one."""
@@ -100,9 +104,10 @@ class Rollout:
     """Samples joint actions of a team's policies in copies of an environment.
 
     Args:
-        env: Any PettingZoo ``ParallelEnv`` with text observations and actions that can be deep-copied.
-        policies: The policy of each agent. Those that share a network answer in one batch
-            (:func:`textmarl.agents.answering.answer`); whatever else has :meth:`Policy.generate` answers by it.
+        env: Any PettingZoo ``ParallelEnv`` with text observations and actions, or a function that makes one. Where it
+            cannot be deep-copied, chains are played in as many instances, and nothing else can be.
+        policies: Who answers for each agent, in the environment's order. Policies that share a network answer in one
+            batch (:func:`textmarl.agents.answering.answer`); whatever else has :meth:`Policy.generate` answers by it.
         sampling: How responses are drawn.
         generators: Each agent's random stream.
         batch_size: Most responses decoded at once.
@@ -111,18 +116,21 @@ class Rollout:
 
     def __init__(
         self,
-        env: ParallelEnv,
-        policies: dict[str, Policy],
+        env: ParallelEnv | Callable[[], ParallelEnv] | Instances,
+        policies: Mapping[str, Policy | Partner],
         sampling: Sampling,
         generators: dict[str, torch.Generator],
         batch_size: int = 64,
         on_progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
     ):
-        self.env = env
+        self.instances = Instances(env) if not isinstance(env, Instances) else env
+        self.env = self.instances.env
         self.policies = policies
         # Of policies; ServedEngine.answer (textmarl.agents.served) may stand in its place.
         self.answer: Callable[..., dict[str, list[list[Response]]]] = answer
         self.agents = list(policies)
+        self.learners = [agent for agent, player in policies.items() if not isinstance(player, Partner)]
+        self._begun: list[ParallelEnv] = []
         self.sampling = sampling
         self.generators = generators
         self.batch_size = batch_size
@@ -140,12 +148,53 @@ class Rollout:
         """
         roots = []
         for seed, task in tasks:
-            env = copy.deepcopy(self.env)
-            observations, infos = env.reset(seed=seed, options=None if task is None else {"task": task})
-            conversations = {a: read(env, a, observations) for a in self.agents}
+            env, conversations, infos = self._begin(seed, task)
             task_id = str(infos.get(self.agents[0], {}).get("task_id", seed))
-            roots.append(Node(task_id, 0, 1.0, 1.0, [env], [conversations]))
+            roots.append(Node(task_id, 0, 1.0, 1.0, [env], [conversations], beginning=(seed, task)))
         return roots
+
+    def close(self) -> None:
+        """Close the environments that were made for this rollout; what was collected can no longer be played on."""
+        for env in self._begun:
+            self.instances.done(env)
+        self._begun = []
+
+    def _begin(
+        self, seed: int, task: int | str | None
+    ) -> tuple[ParallelEnv, dict[str, Conversation], dict[str, Any]]:
+        env = self.instances.new()
+        self._begun.append(env)
+        observations, infos = env.reset(seed=seed, options=None if task is None else {"task": task})
+        return env, {a: read(env, a, observations) for a in self.agents}, infos
+
+    def _at_history(self, node: Node, origins: list[int]) -> list[ParallelEnv]:
+        """Return an environment for each joint action, at the history of the node's that it comes from.
+
+        Raises:
+            ValueError: The environment cannot be copied, and either there is no other way to come there, or instances
+                that are reset with one seed do not begin alike.
+        """
+        if self.instances.obstacle is None:
+            # Every member of a group needs the history as it was; the copies are what makes a tree.
+            return [copy.deepcopy(node.envs[own]) for own in origins]
+        if len(set(origins)) == len(origins):  # each episode goes on in its own instance
+            return [node.envs[own] for own in origins]
+        if node.beginning is None:
+            raise ValueError(
+                f"the environment cannot be copied half way through an episode ({self.instances.obstacle}), and several "
+                "joint actions are to be played from one history; use chains (algo.branching chain)"
+            )
+        envs = [node.envs[0]]
+        for _ in origins[1:]:
+            env, conversations, _ = self._begin(*node.beginning)
+            if conversations != node.conversations[0]:
+                raise ValueError(
+                    f"task {node.task_id!r}: two instances of the environment were reset with the seed "
+                    f"{node.beginning[0]} and show the agents different texts, so responses to one cannot be played in "
+                    "the other; reset(seed=...) must decide all that an episode begins with"
+                )
+            envs.append(env)
+        return envs
 
     def sample(self, nodes: list[Node], group_size: int) -> None:
         """Let every agent answer every history of every node ``group_size`` times, unless it waits there.
@@ -278,8 +327,7 @@ class Rollout:
             node.rewards = np.zeros((len(node.joint_actions), len(self.agents)))
             alive: list[tuple[int, ParallelEnv, dict[str, Conversation]]] = []
             origins = [j if len(node.envs) > 1 else 0 for j in range(len(node.joint_actions))]
-            # Every member of a group needs the history as it was; the copies are what makes a tree.
-            envs = [copy.deepcopy(node.envs[own]) for own in origins]
+            envs = self._at_history(node, origins)
             texts = [
                 {a: node.responses[a][k].text for a, k in zip(self.agents, joint, strict=True)}
                 for joint in node.joint_actions
@@ -347,8 +395,20 @@ def joint_actions(group_size: int, asked: Sequence[bool], mode: JointMode) -> li
 
 
 def read(env: ParallelEnv, agent: str, observations: Mapping[str, str]) -> Conversation:
-    """Return what the agent's conversation goes on with: its observation, or nothing while it waits."""
-    return [{"role": "user", "content": observations[agent]}] if agent in acting(env) else []
+    """Return what the agent's conversation goes on with: its observation, or nothing while it waits.
+
+    Raises:
+        TypeError: The observation is no text.
+    """
+    if agent not in acting(env):
+        return []
+    text = observations[agent]
+    if not isinstance(text, str):
+        raise TypeError(
+            f"the observation of agent {agent!r} is {type(text).__name__}, expected a str; training needs environments "
+            "whose observations and actions are texts"
+        )
+    return [{"role": "user", "content": text}]
 
 
 def follow(

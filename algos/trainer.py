@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
-import platform
 import signal
 import threading
 import time
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +18,26 @@ import torch
 import yaml
 from pettingzoo import ParallelEnv
 
-from textmarl.agents.connection import Connection, ServerError
 from textmarl.agents.evaluation import Evaluation, evaluate, shared_tasks
+from textmarl.agents.partner import PartnerFailed
+from textmarl.agents.recording import describe_agent
 from textmarl.agents.sampling import Sampling
-from textmarl.agents.served import ServedEngine
+from textmarl.agents.served import make_engine
 from textmarl.agents.team import Team, random_stream
 from textmarl.algos.algorithm import Algorithm, Group, returns
 from textmarl.algos.config import FREE_SETTINGS, TrainerConfig, refuse_unserved, validate_run
 from textmarl.algos.diagnostics import describe_groups, describe_scores, first_episode, peak_memory_gib
 from textmarl.algos.observer import Observer
 from textmarl.algos.records import RunDirectory
-from textmarl.algos.reproduction import describe_algorithm, describe_environments
+from textmarl.algos.reproduction import (
+    describe_algorithm,
+    describe_environments,
+    describe_machine,
+    describe_tasks,
+)
 from textmarl.algos.rollout import Node, Rollout
 from textmarl.algos.update import Updater, kl_to_reference
+from textmarl.envs.instances import Instances
 from textmarl.envs.vector import acting
 
 logger = logging.getLogger(__name__)
@@ -47,12 +50,13 @@ class Trainer:
     """Fine-tunes a team in an environment.
 
     Args:
-        env: A text environment with the training tasks.
-        team: The policies; its agents are those of ``env``.
+        env: A text environment with the training tasks, or a function that makes one, which an environment that cannot
+            be deep-copied needs (:mod:`textmarl.envs.instances`).
+        team: The policies and partners; its agents are those of ``env``.
         algorithm: Collects, credits and gives the loss.
         config: The loop's settings.
         sampling: How responses are drawn, in training and in evaluation.
-        eval_env: The same environment with held-out tasks; without it nothing is evaluated.
+        eval_env: The same environment with held-out tasks, or a function as ``env``; without it nothing is evaluated.
         run: The run directory, new or (with ``train(resume=True)``) that of an interrupted run.
         observer: Watches. Without one, `logging` tells how the run goes: a line for each step and evaluation, at level
             INFO, under the name of this module; log.txt gets them in any case.
@@ -64,41 +68,37 @@ class Trainer:
 
     def __init__(
         self,
-        env: ParallelEnv,
+        env: ParallelEnv | Callable[[], ParallelEnv] | Instances,
         team: Team,
         algorithm: Algorithm,
         config: TrainerConfig | None = None,
         sampling: Sampling | None = None,
-        eval_env: ParallelEnv | None = None,
+        eval_env: ParallelEnv | Callable[[], ParallelEnv] | Instances | None = None,
         run: str | Path = "runs/run",
         observer: Observer | None = None,
         resolved: dict[str, Any] | None = None,
     ):
-        self.env, self.eval_env, self.team, self.algorithm = env, eval_env, team, algorithm
+        self.instances = env if isinstance(env, Instances) else Instances(env)
+        self.eval_instances = eval_env if isinstance(eval_env, Instances | None) else Instances(eval_env)
+        self.env: ParallelEnv = self.instances.env
+        self.eval_env = None if self.eval_instances is None else self.eval_instances.env
+        self.team, self.algorithm = team, algorithm
         self.config = config or TrainerConfig()
         self.sampling = sampling or Sampling()
         self.observer = observer or Observer()
-        self.agents = list(env.possible_agents)
-        if list(team.policies) != self.agents:
-            raise ValueError(
-                f"the team's agents {list(team.policies)} are not the environment's {self.agents}"
-            )
-        validate_run(algorithm, self.agents, team.config, self.sampling, env)
+        self.agents = list(self.env.possible_agents)
+        if team.names != self.agents:
+            raise ValueError(f"the team's agents {team.names} are not the environment's {self.agents}")
+        validate_run(algorithm, self.agents, team.config, self.sampling, self.instances)
         refuse_unserved(team.config, self.config)
+        if self.eval_instances is not None:
+            self.eval_instances.check()
         self.run = RunDirectory(run, self.config.keep_checkpoints)
         self.resolved = resolved
-        self._streams: dict[str, torch.Tensor] = {}
-        self.served: ServedEngine | None = None
-        if self.config.generation_server is not None:
-            folder = self.run.folder / "served_adapters"
-            if self.config.adapter_folder is not None:  # which several runs may share
-                place = zlib.crc32(str(self.run.folder.resolve()).encode())
-                folder = Path(self.config.adapter_folder) / f"{self.run.folder.name}-{place:08x}"
-            self.served = ServedEngine(
-                Connection(self.config.generation_server),
-                folder,
-                lambda text: self._message(text, logging.WARNING),
-            )
+        server, adapters = self.config.generation_server, self.config.adapter_folder
+        self.engine = make_engine(
+            server, adapters, self.run.folder, lambda text: self._message(text, logging.WARNING)
+        )
         self._settings = self._fixed_settings()
         self.step = 0
         self.totals = {"reward_evaluations": 0, "generated_tokens": 0}
@@ -106,7 +106,8 @@ class Trainer:
         seed = self.config.seed
         self.generators = {a: random_stream(seed, ROLLOUT, i) for i, a in enumerate(self.agents)}
         self.updaters = {}
-        for agent, policy in team.policies.items():
+        for agent, *_ in team.parameter_sets.values():
+            policy = team.policies[agent]
             parameters = list(policy.parameters().values())
             optimizer = torch.optim.AdamW(
                 parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay
@@ -123,7 +124,7 @@ class Trainer:
     @property
     def device(self) -> torch.device:
         """Where the first policy is."""
-        return self.team.policies[self.agents[0]].device
+        return next(iter(self.team.policies.values())).device
 
     # ---------------------------------------------------------------------------------------------- the loop
 
@@ -150,6 +151,9 @@ class Trainer:
                 "run directory"
             )
         self._describe_run()
+        for path in dict.fromkeys(policy.path for policy in self.team.policies.values()):
+            agents = [agent for agent, policy in self.team.policies.items() if policy.path == path]
+            self._message(f"{', '.join(agents)}: {path}")
         unfinished = self.step < self.config.steps
         if (
             unfinished
@@ -162,28 +166,24 @@ class Trainer:
             )
             self._message(f"note: {advice}", logging.WARNING)
         self._check_room()
-        if self.served is not None and unfinished:  # a server that cannot load them is told of at once
-            self.served.load(self.team.policies)
         try:
             with self._interruptible():
                 if self.step == 0:
+                    self.engine.load(self.team.policies)  # a server that cannot is told of at once
                     if not self.run.read("evaluations.jsonl"):
                         self._evaluate()
+                    self._checkpoint()
+                elif self._misses_evaluation():
+                    self._evaluate()
                     self._checkpoint()
                 while self.step < self.config.steps and not self._stop:
                     self._train_step()
                     last = self.step == self.config.steps
-                    if last or (self.config.eval_every and self.step % self.config.eval_every == 0):
+                    if self._is_evaluated():
                         self._evaluate()
                     if last or self._stop or self.step % self.config.checkpoint_every == 0:
                         self._checkpoint()
-            if self.served is not None:
-                self.served.close()
-        except ServerError:  # as if its step had not begun: those before it are not to be lost
-            for agent, state in self._streams.items():
-                self.generators[agent].set_state(state)
-            self._checkpoint()
-            raise
+            self.engine.close()
         finally:
             self.run.close()
         return self.step >= self.config.steps
@@ -191,20 +191,19 @@ class Trainer:
     def _train_step(self) -> None:
         started = time.perf_counter()
         step = self.step + 1
-        self._streams = {agent: generator.get_state() for agent, generator in self.generators.items()}
         learning_rate = self.config.learning_rate_at(step)
         rollout = Rollout(
-            self.env,
-            self.team.policies,
+            self.instances,
+            self.team.players,
             self.sampling,
             self.generators,
             self.config.rollout_batch_size,
             self.observer.phase,
         )
-        if self.served is not None:
-            rollout.answer = self.served.answer
+        rollout.answer = self.engine.answer
         tasks = self._tasks(step)
-        roots = self.algorithm.collect(rollout, tasks)
+        with self._keeping():
+            roots = self.algorithm.collect(rollout, tasks)
         groups: dict[str, list[Group]] = {agent: [] for agent in self.agents}
         for group in self.algorithm.credit(roots, self.agents):
             groups[group.samples[0].agent].append(group)
@@ -222,7 +221,7 @@ class Trainer:
             done += count
             self.observer.phase("update", done, total)
 
-        for index, agent in enumerate(self.agents):
+        for agent in self.team.policies:
             if not groups[agent]:  # an algorithm may leave an agent as it is
                 continue
             metrics |= {f"{name}/{agent}": value for name, value in describe_groups(groups[agent]).items()}
@@ -230,13 +229,18 @@ class Trainer:
                 metrics[f"kl/{agent}"] = kl_to_reference(
                     self.team.policies[agent], groups[agent], self.sampling, self.config.micro_batch_tokens
                 )
-            updater = self.updaters[agent]
+        for agents in self.team.parameter_sets.values():
+            own = [group for agent in agents for group in groups[agent]]
+            if not own:
+                continue
+            updater = self.updaters[agents[0]]
             for parameters in updater.optimizer.param_groups:
                 parameters["lr"] = learning_rate
-            rng = np.random.default_rng([self.config.seed, MINIBATCHES, step, index])
-            result = updater.update(groups[agent], rng, on_samples)
-            metrics |= {f"{name}/{agent}": value for name, value in result.items()}
+            rng = np.random.default_rng([self.config.seed, MINIBATCHES, step, self.agents.index(agents[0])])
+            result = updater.update(own, rng, on_samples)
+            metrics |= {f"{name}/{agent}": value for agent in agents for name, value in result.items()}
 
+        rollout.close()
         cost, now = rollout.cost, time.perf_counter()
         metrics |= {
             "seconds/generation": cost.generation_seconds,
@@ -248,8 +252,7 @@ class Trainer:
         }
         self.step = step
         self.run.log_metrics(metrics)
-        if self.served is not None:
-            self.served.watch(metrics)
+        self.engine.watch(metrics)
         self.observer.step(step, self.config.steps, metrics)
         self._tell(
             f"step {step} of {self.config.steps}: score {metrics['score']:.3f} in {now - started:.1f} s"
@@ -284,15 +287,22 @@ class Trainer:
         if self.eval_env is None or self.config.eval_tasks == 0:
             return None
         started = time.perf_counter()
-        result = evaluate(
-            self.eval_env,
-            self.team.agents(self.sampling, seed=stream_seed(self.config.seed, EVALUATION)),
-            tasks=self.config.eval_tasks,
-            samples=self.config.eval_samples,
-            seed=stream_seed(self.config.seed, EVALUATION),
-            batch_size=self.config.eval_batch_size,
-            progress=lambda done, total: self.observer.phase("evaluation", done, total),
-        )
+        with self._keeping():
+            result = evaluate(
+                self.eval_instances,
+                self.team.agents(self.sampling, seed=stream_seed(self.config.seed, EVALUATION)),
+                tasks=self.config.eval_tasks,
+                samples=self.config.eval_samples,
+                seed=stream_seed(self.config.seed, EVALUATION),
+                batch_size=self.config.eval_batch_size,
+                progress=lambda done, total: self.observer.phase("evaluation", done, total),
+            )
+            if result.failures:  # means over other episodes than those of other steps could not be compared
+                first = result.failures[0]
+                raise PartnerFailed(
+                    f"the partner {first.agent!r} gave no answer in {len(result.failures)} episodes of the evaluation: "
+                    f"{first.error}"
+                )
         record = {
             "step": self.step,
             "seconds": time.perf_counter() - started,
@@ -305,6 +315,32 @@ class Trainer:
         self._tell(f"evaluation {when}: score {result.score:.3f}{maximum}, {len(result.episodes)} episodes")
         self.observer.evaluation(self.step, result)
         return result
+
+    def _is_evaluated(self) -> bool:
+        every = self.config.eval_every
+        return self.step == self.config.steps or bool(every and self.step % every == 0)
+
+    def _misses_evaluation(self) -> bool:
+        """Say whether the last step's evaluation, which failed when the run was interrupted, has still to be made."""
+        made = {record["step"] for record in self.run.read("evaluations.jsonl")}
+        return self._is_evaluated() and self.eval_env is not None and self.step not in made
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Within this context an error leaves a checkpoint of the last whole step, to go on from as if nothing had been."""
+        streams = {agent: generator.get_state() for agent, generator in self.generators.items()}
+        try:
+            yield
+        except Exception as error:
+            for agent, state in streams.items():
+                self.generators[agent].set_state(state)
+            if self.step:
+                self._checkpoint()
+            if isinstance(error, PartnerFailed):
+                raise PartnerFailed(
+                    f"after step {self.step}: {error}. Nothing of the run is lost; it goes on from there when resumed"
+                ) from error
+            raise
 
     def _describe_experience(self, roots: list[Node], rollout: Rollout) -> dict[str, float]:
         """Return the scores of a step, and what it cost."""
@@ -331,13 +367,13 @@ class Trainer:
         steps = range(self.step + 1, self.config.steps + 1)
         ahead = {task for step in steps for _, task in self._tasks(step) if task is not None}
         held_out = range(self.config.eval_tasks)
-        for env, tasks in ((self.env, sorted(ahead)), (self.eval_env, held_out)):
-            if env is None or not hasattr(env.unwrapped, "tasks"):
+        for instances, tasks in ((self.instances, sorted(ahead)), (self.eval_instances, held_out)):
+            if instances is None or not hasattr(instances.env.unwrapped, "tasks"):
                 continue
-            env = copy.deepcopy(env)
+            env = instances.new()
             for task in tasks[: len(env.unwrapped.tasks)]:
                 observations, infos = env.reset(seed=0, options={"task": task})
-                unasked = set(self.agents)
+                unasked = set(self.team.policies)
                 while True:
                     asked = acting(env)
                     for agent in (a for a in asked if a in unasked):
@@ -352,6 +388,7 @@ class Trainer:
                     if not unasked or not getattr(env, "passes_on", False):
                         break
                     observations, *_ = env.step(dict.fromkeys(asked, ""))
+            instances.done(env)
 
     def _message(self, text: str, level: int = logging.INFO) -> None:
         self._tell(text, level)
@@ -389,6 +426,7 @@ class Trainer:
             "sampling": asdict(self.sampling),
             "trainer": {k: v for k, v in asdict(self.config).items() if k not in free},
         }
+        parts["partner"] = {name: describe_agent(agent) for name, agent in self.team.partners.items()}
         return {f"{part}.{name}": repr(value) for part, own in parts.items() for name, value in own.items()}
 
     def _restore(self) -> None:
@@ -398,7 +436,8 @@ class Trainer:
             self.team.load_state_dict(state["team"])
             for agent, updater in self.updaters.items():
                 updater.optimizer.load_state_dict(state["optimizers"][agent])
-                self.generators[agent].set_state(state["generators"][agent])
+            for agent, generator in self.generators.items():
+                generator.set_state(state["generators"][agent])
             self.totals = dict(state["totals"])
             self.step = state["step"]
             resumed = f"resumed after step {self.step} of {self.config.steps}"
@@ -430,15 +469,7 @@ class Trainer:
             "trainer": asdict(self.config) | ({} if self.eval_env is not None else {"eval_tasks": 0}),
         }
         self.run.write("config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-        packages = ("textmarl", "torch", "transformers", "peft", "pettingzoo", "gymnasium", "numpy")
-        machine = {
-            "python": platform.python_version(),
-            **{package: metadata.version(package) for package in packages},
-            "platform": platform.platform(),
-            "processor": processor_name(),
-            "device": str(self.device),
-            "threads": torch.get_num_threads(),
-        }
+        machine = describe_machine(str(self.device))
         self.run.write("environment.json", json.dumps(machine, indent=2) + "\n")
 
     @contextmanager
@@ -463,28 +494,6 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def describe_tasks(env: ParallelEnv | None) -> dict[str, Any]:
-    """Return what tells an environment's tasks from those of another: its name and a checksum over ids and data."""
-    if env is None:
-        return {"name": None}
-    tasks = getattr(env.unwrapped, "tasks", ())  # environments of others have none
-    texts = "".join(f"{task.id}{sorted(task.data.items())}" for task in tasks)
-    checksum = zlib.crc32(texts.encode("utf-8", "surrogatepass"))
-    return {
-        "name": env.metadata.get("name", type(env).__name__),
-        "tasks": f"{len(tasks)} tasks, {checksum:08x}",
-    }
-
-
 def stream_seed(seed: int, purpose: int) -> int:
     """Return an integer seed for one of the run's purposes."""
     return int(np.random.SeedSequence([seed, purpose]).generate_state(1)[0])
-
-
-def processor_name() -> str:
-    """Return the processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

@@ -79,10 +79,10 @@ def micro_batches(
 
 
 class Updater:
-    """Updates one agent's policy.
+    """Updates one agent's policy, or that of several agents who share their parameters.
 
     Args:
-        policy: What is trained; its trainable parameters are those of ``policy.parameters()``.
+        policy: What is trained (the first agent's); its trainable parameters are those of ``policy.parameters()``.
         algorithm: Gives the loss.
         sampling: The distribution that the responses were drawn from.
         optimizer: Over the policy's parameters.
@@ -112,10 +112,10 @@ class Updater:
         rng: np.random.Generator,
         on_samples: Callable[[int], None] = lambda n: None,
     ) -> dict[str, float]:
-        """Run the algorithm's epochs on the agent's groups.
+        """Run the algorithm's epochs on the groups of those who act by the policy; the loss is the sum of theirs.
 
         Args:
-            groups: One step's experience of this agent.
+            groups: One step's experience of these agents.
             rng: Deals groups into mini-batches.
             on_samples: Called with the number of samples that each pass has dealt with.
 
@@ -158,7 +158,10 @@ class Updater:
         return totals.summary(reused)
 
     def _micro_batches(self, samples: list[Sample]) -> Iterator[MicroBatch]:
-        return micro_batches(samples, self.micro_batch_tokens, self.policy.shares_prompts)
+        # Agents that share the policy's parameters have batches of their own.
+        for agent in dict.fromkeys(sample.agent for sample in samples):
+            own = [sample for sample in samples if sample.agent == agent]
+            yield from micro_batches(own, self.micro_batch_tokens, self.policy.shares_prompts)
 
     def _backward(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from rich.table import Table
 from textmarl.cli import environments
 from textmarl.cli.errors import CommandError, told_in_one_line
 from textmarl.cli.parsing import command_parser, parse
-from textmarl.cli.seats import saved_config
+from textmarl.cli.seats import ModelOptions, check, make_agents, saved_config
 from textmarl.cli.user_code import import_user_code
+from textmarl.envs.instances import Instances
 
 FILE = "diagnostics.json"
 
@@ -75,12 +77,16 @@ def _diagnosed(folder: Path, args: dict[str, Any]) -> dict[str, Any]:
     settings = dict(config["algo"])
     name = settings.pop("name")
     algorithm = resolve(name)(**settings)
-    env = environments.make(config["env"]["id"], config["env"].get("kwargs") or {})
-    team = Team.load(folder, device=(args.get("team") or {}).get("device"))
-    seed = args["seed"]
-    generators = {agent: random_stream(seed, i) for i, agent in enumerate(team.policies)}
-    rollout = Rollout(env, team.policies, Sampling(**config["sampling"]), generators, args["batch_size"])
-    known = getattr(env, "tasks", None)  # environments of others have none
+    instances = Instances(partial(environments.make, config["env"]["id"], config["env"].get("kwargs") or {}))
+    seed, device = args["seed"], (args.get("team") or {}).get("device")
+    options = ModelOptions.of_training(config)
+    assigned = (config.get("team") or {}).get("partners") or {}
+    for seat, spec in assigned.items():
+        check(spec, f"the run's partner {seat!r}")
+    team = Team.load(folder, device, make_agents(assigned, seed, options))
+    generators = {agent: random_stream(seed, i) for i, agent in enumerate(team.names)}
+    rollout = Rollout(instances, team.players, Sampling(**config["sampling"]), generators, args["batch_size"])
+    known = getattr(instances.env, "tasks", None)  # environments of others have none
     tasks = [(seed + k, None if known is None else k % len(known)) for k in range(args["tasks"])]
     with Console().status("playing and replaying"):
         found = diagnose(

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from textmarl.cli import environments, seats, tables
 from textmarl.cli.errors import DEBUGGING, CommandError, told_in_one_line
 from textmarl.cli.parsing import add_environment, add_models, command_parser, parse
 from textmarl.cli.user_code import import_user_code
+from textmarl.envs.instances import Instances
 from textmarl.envs.transcript import printable
 
 SUMMARY = "summary.json"
@@ -65,7 +67,8 @@ def run(words: Sequence[str]) -> int:
     args = parse(parser, words)
 
     env_id, kwargs = _environment(args)
-    env = environments.make(env_id, kwargs)
+    instances = Instances(partial(environments.make, env_id, kwargs))
+    env = instances.env
     assigned = seats.assign(args.agent or [], env.possible_agents)
     if args.seed < 0:
         raise CommandError(f"--seed {args.seed}: expected 0 or more")
@@ -86,7 +89,7 @@ def run(words: Sequence[str]) -> int:
     try:
         with _progress() as progress, told_in_one_line(only_ours=True):
             evaluation = evaluate(
-                env,
+                instances,
                 agents,
                 tasks=args.tasks,
                 samples=args.samples,

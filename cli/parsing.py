@@ -101,9 +101,17 @@ def add_models(parser: ArgumentParser) -> None:
         help="of hf: models: passed to the chat template, as JSON or singly: "
         "--team.chat_template_kwargs.enable_thinking false",
     )
-    group = parser.add_argument_group(
-        "models behind a server (openai:URL#MODEL; of --sampling what is given is sent, the rest is the server's choice)"
-    )
+    add_endpoint(parser, "of --sampling what is given is sent, the rest is the server's choice")
+
+
+def add_endpoint(parser: ArgumentParser, sampling: str) -> None:
+    """Adds how models behind a server are asked.
+
+    Args:
+        parser: where to add it.
+        sampling: for the title, what they are told of `--sampling`.
+    """
+    group = parser.add_argument_group(f"models behind a server (openai:URL#MODEL; {sampling})")
     for name, kind, metavar, text in (
         (
             "endpoint.api_key_env",

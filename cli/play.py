@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from textmarl.cli.errors import CommandError, told_in_one_line
 from textmarl.cli.parsing import add_environment, add_models, command_parser, parse
 from textmarl.cli.transcript import show_terms, show_text
 from textmarl.cli.user_code import import_user_code
+from textmarl.envs.instances import Instances
 
 
 def run(words: Sequence[str]) -> int:
@@ -44,7 +46,8 @@ def run(words: Sequence[str]) -> int:
 
     for name in args["import"] or []:
         import_user_code(name)
-    env = environments.make(args.env.id, args.env.kwargs)
+    instances = Instances(partial(environments.make, args.env.id, args.env.kwargs))
+    env = instances.env
     if args.seed < 0:
         raise CommandError(f"--seed {args.seed}: expected 0 or more")
     seat = args.seat or env.possible_agents[0]
@@ -66,7 +69,7 @@ def run(words: Sequence[str]) -> int:
         try:
             with told_in_one_line(only_ours=True):
                 result = evaluate(
-                    env,
+                    instances,
                     {**partner_agents, seat: me},
                     tasks=None if task is None else [task],
                     seed=args.seed + number,

@@ -1,4 +1,4 @@
-"""Who sits where: the agents that `--agent` options name."""
+"""Who sits where: the agents that `--agent` options, and the partners of a training run, name."""
 
 from __future__ import annotations
 
@@ -69,14 +69,23 @@ def assign(options: Sequence[str], seats: Sequence[str]) -> dict[str, str]:
                 )
             chosen[seat] = for_all[0]
     for spec in chosen.values():
-        kind, _, name = spec.partition(":")
-        if spec != "random" and (kind not in NAMED_KINDS or not name):
-            raise CommandError(f"--agent {spec}: expected {KINDS}")
-        if kind == "openai" and not all(name.partition("#")):
-            raise CommandError(
-                f"--agent {spec}: which model? Expected openai:URL#MODEL, such as openai:http://localhost:8000/v1#name"
-            )
+        check(spec)
     return {seat: chosen[seat] for seat in seats}
+
+
+def check(spec: str, option: str = "--agent") -> None:
+    """Refuses what is no agent specification.
+
+    Raises:
+        CommandError: says which `option` it came from, and what is expected.
+    """
+    kind, _, name = spec.partition(":")
+    if spec != "random" and (kind not in NAMED_KINDS or not name):
+        raise CommandError(f"{option} {spec}: expected {KINDS}")
+    if kind == "openai" and not all(name.partition("#")):
+        raise CommandError(
+            f"{option} {spec}: which model? Expected openai:URL#MODEL, such as openai:http://localhost:8000/v1#name"
+        )
 
 
 def _split(option: str) -> tuple[str | None, str]:
@@ -100,7 +109,36 @@ class ModelOptions:
     def of(cls, args: Namespace) -> ModelOptions:
         """Those that `parsing.add_models` read."""
         sections = (args[section].as_dict() for section in ("sampling", "team", "endpoint"))
-        return cls(*({k: v for k, v in own.items() if v is not None and v != {}} for own in sections))
+        return cls(*(given(own) for own in sections))
+
+    @classmethod
+    def of_training(cls, config: Mapping[str, Any]) -> ModelOptions:
+        """Those by which the partners of a training run play: the run's own, where they are of that kind.
+
+        Args:
+            config: the run's config.yaml.
+        """
+        team = config.get("team") or {}
+        local = any(spec.startswith("hf:") for spec in (team.get("partners") or {}).values())
+        fields = ("device", "dtype", "thinking", "chat_template_kwargs") if local else ("device",)
+        return cls(
+            config.get("sampling") or {},
+            given({name: team[name] for name in fields if name in team}),
+            given(config.get("endpoint") or {}),
+        )
+
+    def over(self, other: ModelOptions) -> ModelOptions:
+        """These, and from `other` what is not among them."""
+        return ModelOptions(
+            {**other.sampling, **self.sampling},
+            {**other.team, **self.team},
+            {**other.endpoint, **self.endpoint},
+        )
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values that are not left out."""
+    return {name: value for name, value in values.items() if value is not None and value != {}}
 
 
 def make_agents(
@@ -119,13 +157,15 @@ def make_agents(
         CommandError: a run, model, file or function that is not there, or a run without that seat.
     """
     options = options or ModelOptions()
-    agents: dict[str, Agent] = {}
+    agents = _partners_of_runs(assigned, seed, options, episodes_played)
+    seats_in_all = list(assigned)
+    assigned = {seat: spec for seat, spec in assigned.items() if seat not in agents}
     models: dict[str, tuple[Policy, Sampling]] = {}
     for spec in dict.fromkeys(assigned.values()):
         seats = [seat for seat, own in assigned.items() if own == spec]
         kind, _, name = spec.partition(":")
         if spec == "random":
-            agents |= {seat: RandomAgent(seed=seed * 1000 + list(assigned).index(seat)) for seat in seats}
+            agents |= {seat: RandomAgent(seed=seed * 1000 + seats_in_all.index(seat)) for seat in seats}
         elif kind == "openai":
             url, _, model = name.partition("#")
             with told_in_one_line(f"--agent {spec}"):
@@ -157,10 +197,28 @@ def make_agents(
         from textmarl.agents.team import PolicyAgent, random_stream
 
         for seat, (policy, sampling) in models.items():
-            path = (list(assigned).index(seat), *([episodes_played] if episodes_played else []))
+            path = (seats_in_all.index(seat), *([episodes_played] if episodes_played else []))
             stream = random_stream(seed, *path)
             agents[seat] = PolicyAgent(policy, sampling, stream)
-    return {seat: agents[seat] for seat in assigned}
+    return {seat: agents[seat] for seat in seats_in_all}
+
+
+def _partners_of_runs(
+    assigned: Mapping[str, str], seed: int, options: ModelOptions, episodes_played: int
+) -> dict[str, Agent]:
+    """Who plays the seats that a run is named for and that a partner played in it: the same partner."""
+    agents: dict[str, Agent] = {}
+    for spec in dict.fromkeys(assigned.values()):
+        if not spec.startswith("run:"):
+            continue
+        config = saved_config(spec.removeprefix("run:"))
+        known = (config.get("team") or {}).get("partners") or {}
+        partners = {seat: known[seat] for seat, own in assigned.items() if own == spec and seat in known}
+        for seat, partner in partners.items():
+            check(partner, f"--agent {spec} played with the partner {seat!r},")
+        own = options.over(ModelOptions.of_training(config))
+        agents |= make_agents(partners, seed, own, episodes_played) if partners else {}
+    return agents
 
 
 def _of_endpoint(options: ModelOptions) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from textmarl.agents.evaluation import shared_tasks
 from textmarl.agents.user_code import CodeNotFound
 from textmarl.algos import Algorithm, TrainerConfig, resolve, validate_run
 from textmarl.algos.config import FREE_SETTINGS, refuse_unserved
-from textmarl.cli import environments
+from textmarl.cli import environments, seats
 from textmarl.cli.errors import CommandError, close_matches, told_in_one_line
 from textmarl.cli.parsing import (
+    add_endpoint,
     add_environment,
     add_fields,
     command_parser,
@@ -33,6 +35,7 @@ from textmarl.cli.parsing import (
     parse,
 )
 from textmarl.cli.user_code import import_user_code
+from textmarl.envs.instances import Instances
 
 SECTIONS = {"team": TeamConfig, "sampling": Sampling, "trainer": TrainerConfig}
 OF_THE_COMMAND = ("transcripts", "run", "resume", "import")
@@ -47,8 +50,9 @@ class Settings:
     resume: bool
     transcripts: int
     """Steps between transcripts on the screen; 0: none."""
-    env: Any
-    eval_env: Any
+    instances: Instances
+    """Of the environment with the training tasks."""
+    eval_instances: Instances
     held_out: bool
     """Whether no evaluation task is a training task."""
     algorithm: Algorithm
@@ -57,6 +61,16 @@ class Settings:
     trainer: TrainerConfig
     resolved: dict[str, Any]
     """All of it as plain values, in the layout of config.yaml."""
+
+    @property
+    def env(self) -> Any:
+        """An instance with the training tasks."""
+        return self.instances.env
+
+    @property
+    def eval_env(self) -> Any:
+        """An instance with the tasks of evaluation."""
+        return self.eval_instances.env
 
 
 def read_settings(words: Sequence[str]) -> Settings:
@@ -112,6 +126,13 @@ def read_settings(words: Sequence[str]) -> Settings:
     if imports:
         resolved["import"] = [_absolute_code(name) for name in imports]
     resolved |= {section: args[section] for section in ("env", "algo", "team", "sampling", "trainer")}
+    endpoint = seats.given(args["endpoint"])
+    if endpoint and not args["team"]["partners"]:
+        raise CommandError(
+            f"--endpoint.{next(iter(endpoint))} is for partners behind a server, and --team.partners names none"
+        )
+    if endpoint:
+        resolved["endpoint"] = endpoint
     own = {field: value for field, value in args["algo"].items() if field != "name"}
     resolved["algo"] = {"name": _absolute_code(algorithm_name), **own}
     _make_absolute(resolved)
@@ -132,13 +153,26 @@ def _checked(
         trainer = TrainerConfig(**resolved["trainer"])
         refuse_unserved(team, trainer)
     env_id, kwargs = resolved["env"]["id"], resolved["env"]["kwargs"]
-    env = environments.make(env_id, kwargs)
-    eval_env = environments.make(env_id, {**kwargs, **resolved["env"]["eval_kwargs"]}, "env.eval_kwargs")
+    for spec in team.partners.values():
+        seats.check(spec, "--team.partners")
+    own_kwargs = {**kwargs, **resolved["env"]["eval_kwargs"]}
+    instances = Instances(partial(environments.make, env_id, kwargs))
+    eval_instances = Instances(partial(environments.make, env_id, own_kwargs, "env.eval_kwargs"))
     with told_in_one_line():
-        validate_run(configured, list(env.possible_agents), team, sampling, env)
-    held_out = not shared_tasks(env, eval_env)
+        validate_run(configured, list(instances.env.possible_agents), team, sampling, instances)
+    held_out = not shared_tasks(instances.env, eval_instances.env)
     return Settings(
-        run, resume, transcripts, env, eval_env, held_out, configured, team, sampling, trainer, resolved
+        run,
+        resume,
+        transcripts,
+        instances,
+        eval_instances,
+        held_out,
+        configured,
+        team,
+        sampling,
+        trainer,
+        resolved,
     )
 
 
@@ -198,6 +232,7 @@ def _parser(algorithm: type[Algorithm], spec: EnvSpec | None) -> ArgumentParser:
     )  # fmt: skip
     for section, config in SECTIONS.items():
         add_fields(parser, section, config)
+    add_endpoint(parser, "of team.partners; they are sent the run's --sampling")
     return parser
 
 
@@ -325,6 +360,13 @@ def _make_absolute(resolved: dict[str, Any]) -> None:
                 resolved["env"][section][name] = f"python:{_absolute_code(value.removeprefix('python:'))}"
             elif name == "source":
                 resolved["env"][section][name] = _absolute_path(value, ("bundled", "hub"))
+    for seat, spec in resolved["team"]["partners"].items():
+        kind, _, name = spec.partition(":")
+        if kind == "python":
+            name = _absolute_code(name)
+        elif kind in ("run", "hf", "scripted"):
+            name = _absolute_path(name, PRESETS)
+        resolved["team"]["partners"][seat] = f"{kind}:{name}" if name else spec
     model = resolved["team"]["model"]
     several = isinstance(model, list)
     found = [_absolute_path(name, PRESETS) for name in (model if several else [model])]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from textmarl.cli import environments
+from textmarl.cli import environments, seats
 from textmarl.cli.errors import CommandError, told_in_one_line
 
 if TYPE_CHECKING:
@@ -41,22 +41,25 @@ def _remedy(settings: Settings) -> str:
 def _train(settings: Settings, console: Console) -> int:
     from textmarl.agents import Team
     from textmarl.agents.connection import ServerError
+    from textmarl.agents.partner import PartnerFailed
     from textmarl.algos import Trainer
     from textmarl.cli.display import TrainingDisplay
 
+    options = seats.ModelOptions.of_training(settings.resolved)
+    partners = seats.make_agents(settings.team.partners, settings.trainer.seed, options)
     with told_in_one_line(f"team.model {settings.team.model}"), console.status("loading the models"):
-        team = Team.create(list(settings.env.possible_agents), settings.team)
+        team = Team.create(list(settings.env.possible_agents), settings.team, partners)
     with told_in_one_line(f"--run {settings.run}"):
         settings.run.mkdir(parents=True, exist_ok=True)
     display = TrainingDisplay(console, settings.run / "log.txt", settings.transcripts, _evaluated(settings))
     with told_in_one_line():
         trainer = Trainer(
-            settings.env,
+            settings.instances,
             team,
             settings.algorithm,
             settings.trainer,
             sampling=settings.sampling,
-            eval_env=settings.eval_env,
+            eval_env=settings.eval_instances,
             run=settings.run,
             observer=display,
             resolved=settings.resolved,
@@ -70,6 +73,9 @@ def _train(settings: Settings, console: Console) -> int:
         raise CommandError(
             f"{error}. The run is saved after step {trainer.step}; continue it with\n  {command}"
         ) from error
+    except PartnerFailed as error:
+        go_on = f"textmarl train --resume {shlex.quote(str(settings.run))}"
+        raise CommandError(f"{error}: {go_on}") from error
     except ValueError as error:
         if display.begun:  # not a mistake in the call: the traceback is wanted
             raise

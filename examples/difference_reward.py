@@ -28,6 +28,10 @@ class DifferenceReward(MAGRPO):
     default_text: str = ""
     """c_i, what an agent writes that contributes nothing."""
 
+    @property
+    def copies_episodes(self) -> bool:
+        return True
+
     def collect(self, rollout: Rollout, tasks: Sequence[tuple[int, int | str | None]]) -> list[Node]:
         roots = super().collect(rollout, tasks)
         self.without = {

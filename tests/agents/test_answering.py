@@ -113,3 +113,26 @@ def test_one_conversation_too_long_and_nothing_is_sampled(make_team: Callable[..
         answer(team.policies, asked, SAMPLING, streams)
     assert (caught.value.agent, caught.value.place) == ("second", 1)
     assert all(torch.equal(stream.get_state(), before[agent]) for agent, stream in streams.items())
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_each_conversation_is_told_of_once_its_responses_are_whole(
+    make_team: Callable[..., Team], family: str, batch_size: int
+) -> None:
+    told: dict[tuple[str, int], list[Response]] = {}
+    at: dict[tuple[str, int], int] = {}
+    tokens = 0
+
+    def count(added: int) -> None:
+        nonlocal tokens
+        tokens += added
+
+    def tell(agent: str, index: int, responses: list[Response]) -> None:
+        assert (agent, index) not in told
+        told[agent, index], at[agent, index] = list(responses), tokens
+
+    found = play(make_team(family), ASKED, batch_size=batch_size, on_tokens=count, on_answered=tell)
+    assert told == {(agent, index): group for agent, own in found.items() for index, group in enumerate(own)}
+    if (family, batch_size) == ("llama", 4):  # many batches: the first ones are long over at the end
+        assert min(at.values()) < tokens / 2

@@ -15,7 +15,7 @@ from textmarl.agents import generation
 from textmarl.agents.answering import runs_of_equal
 from textmarl.agents.generation import Sequence, generate_plain, generate_shared
 from textmarl.agents.policy import Policy
-from textmarl.agents.prefix import shares_prompts, supported
+from textmarl.agents.prefix import obstacle, shares_prompts, why_plain
 from textmarl.agents.sampling import Sampling, draw
 
 STOP = frozenset({1})
@@ -78,7 +78,8 @@ def test_a_model_shares_prompts_only_if_that_is_right(
     model = make_model(family)
     ids = torch.tensor([[5, 3, 7, 2, 6, 9, 4]])
     before = model(input_ids=ids).logits
-    assert shares_prompts(model) == (family in SHARING)
+    reason = why_plain(model)
+    assert (reason == "") == (family in SHARING), reason
     assert torch.allclose(model(input_ids=ids).logits, before, atol=1e-5)  # ordinary use goes on
 
 
@@ -86,9 +87,9 @@ def test_capped_logits_are_not_skipped_however_little_the_cap_does_at_first(
     make_model: Callable[..., PreTrainedModel],
 ) -> None:
     model = make_model("llama")
-    assert supported(model)
+    assert not obstacle(model)
     model.config.final_logit_softcapping = 30.0
-    assert not supported(model)
+    assert "caps" in obstacle(model)
 
 
 def test_repacking_the_batch_changes_nothing(

@@ -143,3 +143,19 @@ def test_a_conversation_that_leaves_no_room_for_an_answer_is_refused() -> None:
     policy.check_room([policy.encode(asked(fits))], SAMPLING)
     with pytest.raises(ValueError, match=f"exceed the {limit} tokens that the model reads"):
         policy.generate([asked(too_long)], SAMPLING, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("family", "path"),
+    [
+        ("llama", "prompts shared, in generation and in the update"),
+        (
+            "gemma2",
+            "generated and scored by the library's plain path, for it has layers of sliding_attention",
+        ),
+    ],
+)
+def test_a_policy_says_which_path_it_takes_and_why(
+    make_model: Callable[..., Any], make_tokenizer: Callable[..., Any], family: str, path: str
+) -> None:
+    assert Policy("one", make_model(family), make_tokenizer()).path == path

@@ -163,6 +163,27 @@ def test_an_adapter_is_loaded_when_its_weights_have_changed_and_only_then(
     assert not vllm.adapters and not engine.folder.exists()
 
 
+def test_agents_that_share_their_parameters_share_one_adapter(
+    engine: ServedEngine, base: str, vllm: Any
+) -> None:
+    config = TeamConfig(model=base, lora_rank=4, dtype="float32", device="cpu", parameter_sharing=True)
+    team = Team.create(AGENTS, config)
+    move(team, "right", 3)
+    answers = sample(engine, team)
+    assert len(vllm.loaded) == 1
+    for agent in AGENTS:
+        response = answers[agent][0][0]
+        assert response.logprobs == pytest.approx(local_logprobs(team, agent, response, SAMPLING), abs=1e-5)
+
+
+def test_every_conversation_is_told_of_once_with_its_responses(engine: ServedEngine, team: Team) -> None:
+    told: dict[tuple[str, int], list[Response]] = {}
+    answers = sample(
+        engine, team, n=2, on_answered=lambda agent, index, own: told.update({(agent, index): own})
+    )
+    assert told == {(agent, i): own for agent, rows in answers.items() for i, own in enumerate(rows)}
+
+
 def test_files_that_a_killed_run_left_are_taken_away(engine: ServedEngine, team: Team) -> None:
     (engine.folder / "of_another").mkdir(parents=True)
     engine.load(team.policies)

@@ -301,7 +301,7 @@ class Exact:
         model = network.get_base_model() if isinstance(network, PeftModel) else network
         model.set_attn_implementation("sdpa")
         if isinstance(network, PeftModel):
-            network.set_adapter(policy.name)
+            network.set_adapter(policy.parameter_set)
         own = dict(model.named_parameters())
         return model, {name: own[name] for name in policy.parameters()}
 

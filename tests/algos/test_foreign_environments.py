@@ -1,6 +1,9 @@
-"""The trainer takes any PettingZoo environment of texts, also one that knows nothing of textmarl."""
+"""The trainer takes any PettingZoo environment of texts, also one that knows nothing of textmarl or cannot be copied."""
 
 from __future__ import annotations
+
+import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from gymnasium.spaces import Text
 from pettingzoo import ParallelEnv
 
 from textmarl.agents import Sampling, Team, TeamConfig
-from textmarl.algos import MAGRPO, RunDirectory, Trainer, TrainerConfig
+from textmarl.algos import C3, IGRPO, MAGRPO, RunDirectory, Trainer, TrainerConfig
 
 
 class Plain(ParallelEnv):
@@ -40,13 +43,13 @@ class Plain(ParallelEnv):
         return dict.fromkeys(acting, "go on"), rewards, *ended, self.infos
 
 
-def train(run, env, eval_env=None, **config) -> RunDirectory:
+def train(run, env, eval_env=None, algorithm=None, agents=("left", "right"), **config) -> RunDirectory:
     """Trains two steps, unless told otherwise, with two responses an agent."""
     team = TeamConfig(model="tiny", lora_rank=4, lora_targets=["q_proj"], device="cpu")
     assert Trainer(
         env,
-        Team.create(env.possible_agents, team),
-        MAGRPO(group_size=2),
+        Team.create(agents, team),
+        algorithm or MAGRPO(group_size=2),
         TrainerConfig(**{"steps": 2, "warmup_steps": 0, "eval_tasks": 2, "eval_samples": 2, "tasks_per_step": 1, **config}),
         Sampling(temperature=1.0, max_new_tokens=4),
         eval_env,
@@ -75,3 +78,113 @@ def test_numbers_of_numpy_in_infos_are_written_as_numbers(tmp_path):
     (line,) = run.read("metrics.jsonl")
     assert (line["score"], line["terms/half"], line["terms/whole"]) == (0.5, 0.5, 0)
     assert run.read("samples.jsonl")[0]["reward_terms"] == {"half": 0.5, "whole": 0}
+
+
+# --------------------------------------------------------------------- environments that cannot be copied
+
+
+class Locked(ParallelEnv):
+    """Holds a lock, names no metadata, lists its live agents in another order, reads few characters, and is closed."""
+
+    possible_agents: ClassVar[list[str]] = ["left", "right"]
+    alive: ClassVar[set[int]] = set()
+    made: ClassVar[int] = 0
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.agents, self.turn, self.said = [], 0, ""
+        Locked.alive.add(id(self))
+        Locked.made += 1
+
+    def observation_space(self, agent):
+        return Text(100)
+
+    def action_space(self, agent):
+        return Text(10, charset="ab")
+
+    def reset(self, seed=None, options=None):
+        self.agents, self.turn, self.said = ["right", "left"], 0, ""
+        return {a: f"{a} {seed}" for a in self.agents}, {a: {} for a in self.agents}
+
+    def step(self, actions):
+        assert all(type(text) is str for text in actions.values())
+        self.turn, acting = self.turn + 1, self.agents
+        self.said += actions["left"] + actions["right"]
+        if self.turn == 2:
+            self.agents = []
+        rewards = {a: len(self.said) + (a == "left") for a in acting}
+        ended = dict.fromkeys(acting, self.turn == 2), dict.fromkeys(acting, False)
+        return dict.fromkeys(acting, f"so far: {self.said}"), rewards, *ended, {a: {} for a in acting}
+
+    def close(self):
+        Locked.alive.discard(id(self))
+
+
+CHAIN = MAGRPO(group_size=3, branching="chain")
+
+
+@pytest.mark.parametrize("algorithm", [CHAIN, IGRPO(group_size=4)], ids=["magrpo, chain", "igrpo"])
+def test_chains_are_played_in_an_instance_for_each_episode(tmp_path, algorithm):
+    Locked.alive, Locked.made = set(), 0
+    run = train(tmp_path, Locked, Locked, algorithm)
+    for step in run.read("metrics.jsonl"):
+        assert step["reward_evaluations"] == 2 * algorithm.group_size
+    (sample, _) = run.read("samples.jsonl")
+    first, second = sample["turns"]
+    assert second["left"]["observation"] == "so far: " + "".join(
+        first[a]["response"] for a in ("left", "right")
+    )
+    # Two to look at, one to try to copy; two evaluations of two tasks twice; one for each episode of two steps.
+    assert Locked.made == 3 + 2 * 4 + 2 * algorithm.group_size
+    assert len(Locked.alive) == 2, "what was made for an episode is closed after it"
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [MAGRPO(group_size=2), MAGRPO(group_size=2, joint_mode="cross"), C3()],
+    ids=["tree", "cross", "c3"],
+)
+def test_who_plays_on_twice_from_one_history_needs_copies(tmp_path, algorithm):
+    with pytest.raises(ValueError, match=r"Locked cannot be copied half way.*algo\.branching chain"):
+        train(tmp_path, Locked, algorithm=algorithm)
+
+
+def test_one_instance_that_cannot_be_copied_is_refused_with_what_to_give(tmp_path):
+    with pytest.raises(ValueError, match=r"Locked cannot be copied .*give a function that makes one"):
+        train(tmp_path, Locked(), algorithm=CHAIN)
+    with pytest.raises(ValueError, match="give a function that makes one"):
+        train(tmp_path, Plain(), Locked(), algorithm=CHAIN)
+
+
+class Generating(Plain):
+    """Can be copied until an episode begins: then it holds a generator."""
+
+    def reset(self, seed=None, options=None):
+        self.stream = (n for n in range(10))
+        return super().reset(seed, options)
+
+
+def test_what_can_be_copied_before_an_episode_begins_needs_no_function(tmp_path):
+    run = train(tmp_path, Generating(), Generating(), CHAIN, steps=1)
+    assert run.read("metrics.jsonl")[0]["reward_evaluations"] == 6
+    with pytest.raises(ValueError, match="generator"):
+        train(tmp_path / "tree", Generating())
+
+
+def test_instances_that_begin_differently_are_no_group(tmp_path):
+    class Unseeded(Locked):
+        def reset(self, seed=None, options=None):
+            return super().reset(id(self), options)
+
+    with pytest.raises(ValueError, match=r"reset with the seed \d+ and show the agents different texts"):
+        train(tmp_path, Unseeded, algorithm=CHAIN)
+
+
+def test_an_observation_that_is_no_text_is_refused_by_its_agent(tmp_path):
+    class Numbers(Plain):
+        def reset(self, seed=None, options=None):
+            super().reset(seed, options)
+            return {"left": "text", "right": 3}, {}
+
+    with pytest.raises(TypeError, match="observation of agent 'right' is int, expected a str"):
+        train(tmp_path, Numbers())

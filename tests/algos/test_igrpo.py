@@ -269,7 +269,9 @@ def test_a_setting_that_cannot_work_is_refused_with_what_to_do(
     message: str, settings: dict[str, Any], agents: int
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        IGRPO(**settings).validate([f"player_{i}" for i in range(agents)])
+        algorithm, players = IGRPO(**settings), [f"player_{i}" for i in range(agents)]
+        algorithm.validate(players)
+        algorithm.validate_learners(players)
 
 
 def test_individual_rewards_go_with_groups_that_are_sampled_together(syllables: Any) -> None:

@@ -40,12 +40,14 @@ def test_every_step_and_evaluation_is_logged_and_kept_in_log_txt(
     said = [record.getMessage() for record in caplog.records if record.name == "textmarl.algos.trainer"]
     scores = [json.loads(line)["score"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line.split(":")[0] for line in said] == [
+        "player_0, player_1",
         "evaluation of the untrained team",
         "step 1 of 2",
         "step 2 of 2",
         "evaluation after step 2",
     ]
-    for line, score in zip(said[1:3], scores, strict=True):
+    assert "prompts shared" in said[0]  # the path that both policies take
+    for line, score in zip(said[2:4], scores, strict=True):
         assert f": score {score:.3f} in " in line
     kept = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
     assert [line.partition("  ")[2] for line in kept] == said

@@ -483,12 +483,29 @@ def test_a_model_that_is_not_there_is_refused_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("wrong", ["--algo.normalise", "--algo.group_size=1", "--env.kwargs.split=tset"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--algo.normalise",
+        "--algo.group_size=1",
+        "--algo=igrpo --algo.group_size=3",
+        "--algo=igrpo --algo.group_size=2",
+        "--algo.joint_mode=cross --algo.branching=chain",
+        "--algo.kl_coef=0.1 --team.tuning=full",
+        "--env=textmarl/Relay-v0 --env.kwargs.reward=individual",
+        "--env.kwargs.split=tset",
+        "--team.parameter_sharing=true --team.model=[tiny,smollm2-135m]",
+        "--team.partners.concise=random --team.partners.detailed=random",
+        "--team.partners.concice=random",
+        "--team.partners.concise=nobody",
+        "--endpoint.timeout=3",
+    ],
+)
 def test_no_model_is_loaded_for_a_wrong_call(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def load_model(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr("textmarl.agents.team.load_model", load_model)
-    assert main(["train", *TLDR, "--team.model", "tiny", wrong]) == 2
+    assert main(["train", *TLDR, "--team.model", "tiny", *wrong.split()]) == 2
     with pytest.raises(AssertionError, match="a model was loaded"):
         main(["train", *TLDR, "--team.model", "tiny"])
