@@ -67,9 +67,7 @@ def answer(
     Raises:
         NoRoomError: A conversation leaves no room for an answer; nothing was sampled.
     """
-    prompts = {agent: [policies[agent].encode(each) for each in own] for agent, own in conversations.items()}
-    for agent, own_prompts in prompts.items():
-        policies[agent].check_room(own_prompts, sampling)
+    prompts = encode(policies, conversations, sampling)
     asked = {
         agent: [Asked(agent, tuple(prompt)) for prompt in own for _ in range(n)]
         for agent, own in prompts.items()
@@ -140,6 +138,20 @@ class _Answers:
         self._missing[agent][index] -= 1
         if not self._missing[agent][index]:
             self.on_answered(agent, index, self.by_conversation[agent][index])
+
+
+def encode(
+    policies: Mapping[str, Policy], conversations: Mapping[str, Seq[Conversation]], sampling: Sampling
+) -> dict[str, list[list[int]]]:
+    """Return each agent's conversations as token ids.
+
+    Raises:
+        NoRoomError: One leaves no room for an answer.
+    """
+    prompts = {agent: [policies[agent].encode(each) for each in own] for agent, own in conversations.items()}
+    for agent, own_prompts in prompts.items():
+        policies[agent].check_room(own_prompts, sampling)
+    return prompts
 
 
 def together(policies: list[Policy]) -> list[list[str]]:

@@ -4,40 +4,16 @@
     >>> agent.url
     'http://localhost:8000/v1/chat/completions'
 
-One answer is one `POST`, without streaming. It is made with the standard library: requests that take seconds gain
-nothing from an HTTP package, and evaluation needs no further dependency. Proxies are those of the environment
-(`HTTPS_PROXY`, `NO_PROXY`), except for this machine's own addresses.
-
-**The API key** is read from an environment variable at every request and is kept nowhere: not in the agent, its
-settings, logs or error messages. Redirects are refused, so that it reaches no other server.
-
-**What goes wrong** is tried again with exponential back-off and full jitter (Brooker 2015, "Exponential Backoff And
-Jitter", AWS Architecture Blog): connections that fail, break or time out, the statuses 408, 409, 425, 429 and from
-500 on, and answers that are no chat completion (cut off, not JSON, without a choice). Other statuses are final, and so
-is a 429 that says the account's quota is used up. When an agent gives up, the response carries the reason in `error`;
-`evaluate` then records that episode as failed and plays on.
-
-**Rate limits** are no failures: a 429, and a 503 with a `Retry-After`, is waited out until the answer's `deadline` and
-uses up none of its `retries`. A `Retry-After` holds back all requests of the agent, for 5 minutes at most: a header
-that asks for more is taken for that. Every answer gets at least one attempt.
+One answer is one `POST`, without streaming. How requests are made, tried again and kept from leaking the API key is
+told in `textmarl.agents.connection`. When an agent gives up, the response carries the reason in `error`; `evaluate` then
+records that episode as failed and plays on.
 """
 
 from __future__ import annotations
 
-import collections
-import datetime
-import email.utils
-import http.client
-import importlib.metadata
 import json
-import os
-import random
-import ssl
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -45,19 +21,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from textmarl.agents.connection import Connection, Fault, ServerError, encodable, one_line, read_choices
 from textmarl.agents.conversation import Conversation, Response, Usage, without_thinking
 
-API_KEY = "OPENAI_API_KEY"
-"""The environment variable of the API key, unless another is named."""
-
-_RETRIED = frozenset({408, 409, 425, 429})  # and from 500 on
 _CUT = frozenset({"length", "max_tokens", "model_length"})  # one meaning, spelt differently by servers
 _OURS = frozenset({"messages", "model", "n", "stream"})
-_LONGEST_HOLD = 300.0  # seconds that one Retry-After counts for, whatever it says
-_SHORTEST_BUSY_WAIT = 0.1  # seconds: a limit is not asked again without a pause, even with backoff=0
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_LARGEST_BODY = 64 * 2**20
-_EXCERPT = 300  # characters of a server's message that an error shows
 
 
 @dataclass
@@ -111,7 +79,13 @@ class EndpointAgent:
     """Seconds since some moment (tests replace it)."""
 
     def __post_init__(self) -> None:
-        self.url, own_machine, encrypted = _checked_url(self.url)
+        self._connection = Connection(
+            self.url, self.api_key_env, self.concurrency, self.timeout, self.deadline, self.retries, self.backoff,
+            self.max_backoff, self.sleep, self.clock,
+        )  # fmt: skip
+        self.url = self._connection.url
+        if not self.url.endswith("/chat/completions"):
+            self.url += "/chat/completions"
         if not self.model:
             raise ValueError("model is empty; give the name by which the server knows it")
         positive = ("concurrency", "timeout", "deadline", "max_tokens")
@@ -127,19 +101,8 @@ class EndpointAgent:
             self.stop = [self.stop]
         if owned := sorted(_OURS & self.extra_body.keys()):
             raise ValueError(f"extra_body holds {owned[0]!r}, which the agent sets itself; leave it out")
-        self._key_name = self.api_key_env or (API_KEY if own_machine or encrypted else None)
-        if self.api_key_env and not os.environ.get(self.api_key_env):
-            raise ValueError(f"the environment variable {self.api_key_env} for the API key is not set")
-        self._api_key()
-        proxies = urllib.request.ProxyHandler({} if own_machine else None)
-        self._opener = urllib.request.build_opener(proxies, _NoRedirects)
-        self._jitter = random.Random()
         self._lock = threading.Lock()
-        self._waiting: collections.deque[tuple[Future[Response], Conversation, int]] = collections.deque()
-        self._workers = 0
         self._calls = 0
-        self._not_before = -float("inf")
-        self._given_up_in_a_row = 0
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -177,88 +140,27 @@ class EndpointAgent:
 
     def submit(self, conversation: Conversation, seed: int) -> Future[Response]:
         """Queues a request; it is sent as soon as fewer than `concurrency` are on their way."""
-        future: Future[Response] = Future()
         copied = [dict(message) for message in conversation]
-        with self._lock:
-            self._waiting.append((future, copied, seed))
-            if self._workers < self.concurrency:
-                self._workers += 1
-                # A daemon: Ctrl-C need not wait until a server that is silent has been given up.
-                threading.Thread(target=self._work, daemon=True, name="endpoint").start()
-        return future
+        return self._connection.submit(lambda: self._answer(copied, seed))
 
     # ------------------------------------------------------------------------------------------- inside
 
-    def _work(self) -> None:
-        """Answers what is queued; the thread ends with the queue."""
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._workers -= 1
-                    return
-                future, conversation, seed = self._waiting.popleft()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(self._answer(conversation, seed))
-            except Exception as error:  # unforeseen; it costs this answer, not everything that was played
-                key = os.environ.get(self._key_name, "").strip() if self._key_name else ""
-                reason = _without(key, f"{type(error).__name__}: {error}")
-                future.set_result(
-                    Response("", finish="error", error=f"{self.url}, model {self.model!r}: {reason}")
-                )
-            except BaseException as error:
-                future.set_exception(error)
-
     def _answer(self, conversation: Conversation, seed: int) -> Response:
-        body = self._body(conversation, seed)
-        ends = self.clock() + self.deadline
-        attempts = failed = 0
-        fault: _Fault | None = None
-        wait = 0.0
-        while True:
-            held_back = self._not_before - self.clock()
-            if held_back > wait:  # another request was told to wait
-                wait = held_back + self._jitter.uniform(0, self.backoff)
-            if self.clock() + wait >= ends:
-                if fault is not None:
-                    break
-                wait = 0.0  # the one attempt that every answer gets
-            elif wait > 0:
-                self.sleep(wait)
-                wait = 0.0
-                continue
-            attempts += 1
-            try:
-                response = _response(self._post(body, ends), conversation)
-            except _Fault as error:
-                fault = error
-            else:
-                self._given_up_in_a_row = 0
-                if self.thinking == "strip":
-                    response.text = without_thinking(response.text)
-                return response
-            retry_after = min(fault.retry_after or 0.0, _LONGEST_HOLD, self.deadline)
-            if retry_after:
-                with self._lock:
-                    self._not_before = max(self._not_before, self.clock() + retry_after)
-            if not fault.busy:
-                failed += 1
-                server_is_down = self._given_up_in_a_row >= self.concurrency
-                if not fault.retry or failed > (0 if server_is_down else self.retries):
-                    break
-            grown = self.backoff * 2 ** min(attempts - 1, 100)
-            wait = retry_after + self._jitter.uniform(0, min(self.max_backoff, grown))
-            if fault.busy:
-                wait = max(wait, _SHORTEST_BUSY_WAIT)
-        if fault.retry and not fault.busy:
-            with self._lock:
-                self._given_up_in_a_row += 1
-        effort = f"{attempts} attempt{'s' if attempts != 1 else ''}"
-        return Response("", finish="error", error=f"{self.url}, model {self.model!r}: {fault} ({effort})")
+        try:
+            body = self._body(conversation, seed)
+            response = self._connection.ask(self.url, body, lambda answer: _response(answer, conversation))
+        except ServerError as error:
+            reason = str(error)
+        except Exception as error:  # unforeseen; it costs this answer, not everything that was played
+            reason = self._connection.without_key(f"{type(error).__name__}: {error}")
+        else:
+            if self.thinking == "strip":
+                response.text = without_thinking(response.text)
+            return response
+        return Response("", finish="error", error=f"{self.url}, model {self.model!r}: {reason}")
 
     def _body(self, conversation: Conversation, seed: int) -> bytes:
-        messages = [{**message, "content": _encodable(message["content"])} for message in conversation]
+        messages = [{**message, "content": encodable(message["content"])} for message in conversation]
         fields: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
@@ -272,149 +174,21 @@ class EndpointAgent:
         given = {name: value for name, value in fields.items() if value is not None}
         return json.dumps({**given, **self.extra_body}).encode("ascii")
 
-    def _post(self, body: bytes, ends: float) -> bytes:
-        """The body of the server's answer with status 200.
-
-        Raises:
-            _Fault: there is none.
-        """
-        headers = {
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            # Some hosts turn urllib's own name away.
-            "User-Agent": f"textmarl/{importlib.metadata.version('textmarl')}",
-        }
-        key = self._api_key()
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self.url, data=body, headers=headers, method="POST")
-        ends = min(ends, self.clock() + self.timeout)
-        try:
-            with self._opener.open(request, timeout=max(0.001, ends - self.clock())) as answer:
-                return self._read(answer, ends)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._refusal(error, key) from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            if isinstance(reason, TimeoutError):
-                raise _Fault("no answer in time", retry=True) from None
-            never_heals = isinstance(reason, ssl.SSLCertVerificationError)
-            text = _without(key, f"{type(reason).__name__}: {reason}")
-            raise _Fault(f"the connection failed ({text})", retry=not never_heals) from None
-
-    def _read(self, answer: Any, ends: float) -> bytes:
-        body = bytearray()
-        while chunk := answer.read1(65536):
-            body += chunk
-            if self.clock() > ends:  # the socket's own time-out starts again with every byte
-                raise _Fault("no complete answer in time", retry=True)
-            if len(body) > _LARGEST_BODY:
-                raise _Fault(f"the answer is larger than {_LARGEST_BODY // 2**20} MiB", retry=False)
-        if answer.length:
-            raise _Fault(f"the answer broke off {answer.length} bytes before its end", retry=True)
-        return bytes(body)
-
-    def _refusal(self, error: urllib.error.HTTPError, key: str) -> _Fault:
-        """A status other than 200 as a fault, with what the server says about it."""
-        try:
-            text = error.read(65536).decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException):
-            text = ""
-        said = _message_of(text)
-        message = f"HTTP {error.code} {error.reason}" + (f": {_without(key, said)}" if said else "")
-        if 300 <= error.code < 400:
-            where = _without(key, str(error.headers.get("Location", "another address")))
-            return _Fault(f"{message}; redirected to {where}: give the final address as the URL", retry=False)
-        if error.code == 401 and not key:
-            name = self.api_key_env or API_KEY
-            plain = (
-                "" if self._key_name else " and name it as api_key_env, as the connection is not encrypted"
-            )
-            message += f"; no API key was sent: set the environment variable {name}{plain}"
-        retry = error.code in _RETRIED or error.code >= 500
-        if "insufficient_quota" in text:  # a 429 that waiting does not mend
-            retry = False
-        retry_after = _retry_after(error.headers.get("Retry-After")) if retry else None
-        busy = retry and (error.code == 429 or (error.code == 503 and retry_after is not None))
-        return _Fault(message, retry, retry_after, busy)
-
-    def _api_key(self) -> str:
-        key = os.environ.get(self._key_name, "").strip() if self._key_name else ""
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise ValueError(f"the environment variable {self._key_name} holds no API key: it has blanks or "
-                             "characters that no HTTP header takes")  # fmt: skip
-        return key
-
-
-class _Fault(Exception):
-    """An attempt that gave no answer; `busy` if the server answers others meanwhile."""
-
-    def __init__(
-        self, message: str, retry: bool, retry_after: float | None = None, busy: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.retry = retry
-        self.retry_after = retry_after
-        self.busy = busy
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        """Leaves the redirect to be raised as an HTTPError."""
-
-
-def _checked_url(url: str) -> tuple[str, bool, bool]:
-    """The address of the chat completions, whether it is on this machine, and whether it is encrypted."""
-    parts = urllib.parse.urlsplit(url)
-    try:
-        _ = parts.port, (parts.hostname or "").encode("idna")
-    except ValueError as error:
-        raise ValueError(f"{url!r} is no address: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(
-            f"{url!r} is no http or https address; expected one such as http://localhost:8000/v1"
-        )
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("the URL holds a user name or password; put the key into an environment variable")
-    if parts.query or parts.fragment:
-        raise ValueError(
-            f"{parts.scheme}://{parts.netloc}{parts.path}: the URL must end with its path; it goes on with a "
-            f"{'query' if parts.query else 'fragment'} (a key belongs into an environment variable)"
-        )
-    path = parts.path.rstrip("/")
-    if not path.endswith("/chat/completions"):
-        path += "/chat/completions"
-    address = urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-    return address, parts.hostname in _LOOPBACK, parts.scheme == "https"
-
 
 def _response(body: bytes, conversation: Conversation) -> Response:
     """What the server answered.
 
     Raises:
-        _Fault: this is no chat completion.
+        Fault: this is no chat completion.
     """
+    data, choices = read_choices(body)
     text = body.decode("utf-8", "replace")
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):  # a plain ValueError: an integer of more than 4,300 digits
-        raise _Fault(f"the answer is not JSON: {_one_line(text)!r}", retry=True) from None
-    choices = data.get("choices") if isinstance(data, dict) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        error = data.get("error") if isinstance(data, dict) else None
-        code = (
-            error.get("code") if isinstance(error, dict) else None
-        )  # a status, as some hosts send it with 200
-        final = isinstance(code, int) and 400 <= code < 500 and code not in _RETRIED
-        said = _message_of(text) if error else _one_line(text)
-        raise _Fault(f"the answer has no choices: {said!r}", retry=not final, busy=code == 429)
     message = choices[0].get("message")
     if not isinstance(message, dict):
-        raise _Fault(f"the answer's first choice has no message: {_one_line(text)!r}", retry=True)
+        raise Fault(f"the answer's first choice has no message: {one_line(text)!r}", retry=True)
     finish = str(choices[0].get("finish_reason") or "stop")
     if finish == "error":
-        raise _Fault(f"the server broke the answer off: {_one_line(text)!r}", retry=True)
+        raise Fault(f"the server broke the answer off: {one_line(text)!r}", retry=True)
     content = message.get("content")
     if isinstance(content, list):  # parts, as some servers send them
         parts = [part.get("text") for part in content if isinstance(part, dict)]
@@ -423,7 +197,7 @@ def _response(body: bytes, conversation: Conversation) -> Response:
         refusal = message.get("refusal")
         content = refusal if isinstance(refusal, str) else ""
     if not isinstance(content, str):
-        raise _Fault(f"the answer's content is no text: {_one_line(text)!r}", retry=True)
+        raise Fault(f"the answer's content is no text: {one_line(text)!r}", retry=True)
     usage = _usage(data.get("usage"), content, conversation)
     return Response(content, finish="length" if finish in _CUT else finish, usage=usage)
 
@@ -435,46 +209,3 @@ def _usage(counted: Any, text: str, conversation: Conversation) -> Usage:
             return Usage(written, read)
     prompt = sum(len(message["content"].split()) for message in conversation)
     return Usage(len(text.split()), prompt, estimated=True)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header: a number, or a date (RFC 9110, section 10.2.3)."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = email.utils.parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = (date - datetime.datetime.now(datetime.UTC)).total_seconds() if date.tzinfo else 0.0
-    return max(0.0, seconds) if seconds < float("inf") else None
-
-
-def _message_of(text: str) -> str:
-    """What an error body says: `error.message`, `message` or `detail`, or its beginning."""
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        return _one_line(text)
-    error = data.get("error", data) if isinstance(data, dict) else data
-    if isinstance(error, dict):
-        error = next((error[name] for name in ("message", "detail") if error.get(name)), error)
-    return _one_line(error if isinstance(error, str) else json.dumps(error))
-
-
-def _one_line(text: str) -> str:
-    line = "".join(char if char.isprintable() else " " for char in text[: 4 * _EXCERPT])
-    line = " ".join(line.split())
-    return line if len(line) <= _EXCERPT else line[: _EXCERPT - 3] + "..."
-
-
-def _without(key: str, text: str) -> str:
-    """A server's words without the key, should it repeat it."""
-    return text.replace(key, "[API key]") if key else text
-
-
-def _encodable(text: str) -> str:
-    """Lone surrogates, which a partner's text may hold and UTF-8 cannot, become U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
+from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -21,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from textmarl.agents.adapters import AdapterBank
 from textmarl.agents.answering import answer
 from textmarl.agents.conversation import Conversation, NoRoomError, Response, without_thinking
+from textmarl.agents.models import no_progress_bars
 from textmarl.agents.prefix import why_plain
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.scoring import Scores, score_plain, score_shared
@@ -112,6 +114,12 @@ class Policy:
             read.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
             read.update(numbers.float().cpu().numpy().tobytes())
         return read.hexdigest()[:16]
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write this policy's adapter to ``folder/<parameter_set>``, an ordinary peft folder."""
+        with no_progress_bars():
+            self.network.save_pretrained(folder, selected_adapters=[self.parameter_set])
+        (Path(folder) / self.parameter_set / "README.md").unlink(missing_ok=True)  # peft's blank form
 
     def encode(self, conversation: Conversation) -> list[int]:
         """Turn a conversation into the token ids that ask for the next answer.

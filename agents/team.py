@@ -303,11 +303,10 @@ class Team:
         for name, agents in self.parameter_sets.items():
             policy = self.policies[agents[0]]
             kind = "adapters" if isinstance(policy.network, PeftModel) else "models"
-            with no_progress_bars():
-                if isinstance(policy.network, PeftModel):
-                    policy.network.save_pretrained(folder / kind, selected_adapters=[name])
-                    (folder / kind / name / "README.md").unlink(missing_ok=True)  # peft's blank form
-                else:
+            if policy.has_adapter:
+                policy.save_adapter(folder / kind)
+            else:
+                with no_progress_bars():
                     policy.model.save_pretrained(folder / kind / name)
             policy.tokenizer.save_pretrained(folder / kind / name)
         description = {"agents": self.names, "team": asdict(self.config)}

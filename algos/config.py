@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from pettingzoo import ParallelEnv
 
+from textmarl.agents.connection import checked_url
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.team import TeamConfig
 from textmarl.algos.algorithm import Algorithm
@@ -15,8 +16,11 @@ from textmarl.envs.instances import Instances, name_of
 
 Schedule = Literal["constant", "linear", "cosine"]
 
-#: What may differ when a run is continued: nothing of it changes a result (but for rounding).
+#: What may differ when a run is continued: nothing of it changes a result (but for rounding, and for which responses a
+#: server draws from the same distribution).
 FREE_SETTINGS = (
+    "generation_server",
+    "adapter_folder",
     "threads",
     "micro_batch_tokens",
     "rollout_batch_size",
@@ -67,6 +71,11 @@ class TrainerConfig:
     """Keep a transcript every so many steps; 0 never."""
     seed: int = 0
     """Of task order, sampling, mini-batches and evaluation."""
+    generation_server: str | None = None
+    """Address of a vLLM server (http://localhost:8000/v1) that samples the responses of training; none: this process
+    does. Adapters only (team.tuning lora). Scoring, updates and evaluation stay here. See docs/engine.md."""
+    adapter_folder: str | None = None
+    """Where adapters are written for the server, which must see it under the same path; none: inside the run."""
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's own choice. Bit-for-bit equal runs need equal numbers."""
 
@@ -89,6 +98,10 @@ class TrainerConfig:
         ):
             if vars(self)[name] < 0:
                 raise ValueError(f"trainer.{name} must not be negative, got {vars(self)[name]}")
+        if self.generation_server is not None:
+            checked_url(self.generation_server)
+        elif self.adapter_folder is not None:
+            raise ValueError("trainer.adapter_folder is for trainer.generation_server, which is not set")
         if self.seed < 0:
             raise ValueError(f"trainer.seed must not be negative, got {self.seed}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
@@ -159,4 +172,25 @@ def validate_run(
         raise ValueError(
             "the algorithm asks for KL to a reference policy and the team keeps none: with full weights set "
             "team.reference to copy, with LoRA to adapter-off, or set algo.kl_coef to 0"
+        )
+
+
+def refuse_unserved(team: TeamConfig, trainer: TrainerConfig) -> None:
+    """Refuse a team whose responses a server with adapters cannot sample, if one is to sample.
+
+    Raises:
+        ValueError: Full weights, or several base models.
+    """
+    if trainer.generation_server is None:
+        return
+    if team.tuning == "full":
+        raise ValueError(
+            "trainer.generation_server samples with adapters on one base, and team.tuning full changes the base itself "
+            "at every step; set team.tuning to lora, or leave trainer.generation_server out"
+        )
+    models = set([team.model] if isinstance(team.model, str) else team.model)
+    if len(models) > 1:
+        raise ValueError(
+            f"trainer.generation_server serves one base model, and the team has {len(models)} ({', '.join(sorted(models))}); "
+            "give all agents one team.model, or leave trainer.generation_server out"
         )

@@ -134,6 +134,8 @@ class Rollout:
         self.instances = Instances(env) if not isinstance(env, Instances) else env
         self.env = self.instances.env
         self.policies = policies
+        # Of policies; ServedEngine.answer (textmarl.agents.served) may stand in its place.
+        self.answer: Callable[..., dict[str, list[list[Response]]]] = answer
         self.agents = list(policies)
         self.learners = [agent for agent, player in policies.items() if not isinstance(player, Partner)]
         self._begun: list[ParallelEnv] = []
@@ -244,7 +246,7 @@ class Rollout:
         how = (group_size, self.batch_size, on_tokens)
         try:
             own_conversations = {a: conversations[a] for a in models if asked[a]}
-            answer(models, own_conversations, self.sampling, self.generators, *how, on_answered)
+            self.answer(models, own_conversations, self.sampling, self.generators, *how, on_answered)
             for agent in self.agents:
                 if asked[agent] and agent not in models:
                     answers = self.policies[agent].generate(
@@ -301,7 +303,7 @@ class Rollout:
         how = (1, self.batch_size, on_tokens)
         generated: dict[tuple[str, int], list[list[Response]]] = {}
         try:
-            own_answers = answer(
+            own_answers = self.answer(
                 models,
                 {a: asked[a, id(policy)] for a, policy in models.items()},
                 self.sampling,

@@ -22,9 +22,10 @@ from textmarl.agents.evaluation import Evaluation, evaluate, shared_tasks
 from textmarl.agents.partner import PartnerFailed
 from textmarl.agents.recording import describe_agent
 from textmarl.agents.sampling import Sampling
+from textmarl.agents.served import make_engine
 from textmarl.agents.team import Team, random_stream
 from textmarl.algos.algorithm import Algorithm, Group, returns
-from textmarl.algos.config import FREE_SETTINGS, TrainerConfig, validate_run
+from textmarl.algos.config import FREE_SETTINGS, TrainerConfig, refuse_unserved, validate_run
 from textmarl.algos.diagnostics import describe_groups, describe_scores, first_episode, peak_memory_gib
 from textmarl.algos.observer import Observer
 from textmarl.algos.records import RunDirectory
@@ -89,10 +90,15 @@ class Trainer:
         if team.names != self.agents:
             raise ValueError(f"the team's agents {team.names} are not the environment's {self.agents}")
         validate_run(algorithm, self.agents, team.config, self.sampling, self.instances)
+        refuse_unserved(team.config, self.config)
         if self.eval_instances is not None:
             self.eval_instances.check()
         self.run = RunDirectory(run, self.config.keep_checkpoints)
         self.resolved = resolved
+        server, adapters = self.config.generation_server, self.config.adapter_folder
+        self.engine = make_engine(
+            server, adapters, self.run.folder, lambda text: self._message(text, logging.WARNING)
+        )
         self._settings = self._fixed_settings()
         self.step = 0
         self.totals = {"reward_evaluations": 0, "generated_tokens": 0}
@@ -105,7 +111,9 @@ class Trainer:
             policy = team.policies[agents[0]]
             own = [p for agent in agents for p in algorithm.parameters(agent)]
             optimizer = torch.optim.AdamW(
-                [*policy.parameters().values(), *own], lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+                [*policy.parameters().values(), *own],
+                lr=self.config.learning_rate,
+                weight_decay=self.config.weight_decay,
             )
             self.updaters[agents[0]] = Updater(
                 policy,
@@ -164,6 +172,7 @@ class Trainer:
         try:
             with self._interruptible():
                 if self.step == 0:
+                    self.engine.load(self.team.policies)  # a server that cannot is told of at once
                     if not self.run.read("evaluations.jsonl"):
                         self._evaluate()
                     self._checkpoint()
@@ -177,6 +186,7 @@ class Trainer:
                         self._evaluate()
                     if last or self._stop or self.step % self.config.checkpoint_every == 0:
                         self._checkpoint()
+            self.engine.close()
         finally:
             self.run.close()
         return self.step >= self.config.steps
@@ -194,6 +204,7 @@ class Trainer:
             self.observer.phase,
             self.config.micro_batch_tokens,
         )
+        rollout.answer = self.engine.answer
         tasks = self._tasks(step)
         with self._keeping():
             roots = self.algorithm.collect(rollout, tasks)
@@ -246,6 +257,7 @@ class Trainer:
         }
         self.step = step
         self.run.log_metrics(metrics)
+        self.engine.watch(metrics)
         self.observer.step(step, self.config.steps, metrics)
         self._tell(
             f"step {step} of {self.config.steps}: score {metrics['score']:.3f} in {now - started:.1f} s"

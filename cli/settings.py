@@ -21,7 +21,7 @@ from textmarl.agents import PRESETS, Sampling, TeamConfig
 from textmarl.agents.evaluation import shared_tasks
 from textmarl.agents.user_code import CodeNotFound
 from textmarl.algos import Algorithm, TrainerConfig, resolve, validate_run
-from textmarl.algos.config import FREE_SETTINGS
+from textmarl.algos.config import FREE_SETTINGS, refuse_unserved
 from textmarl.cli import environments, seats
 from textmarl.cli.errors import CommandError, close_matches, told_in_one_line
 from textmarl.cli.parsing import (
@@ -151,6 +151,7 @@ def _checked(
         team = TeamConfig(**resolved["team"])
         sampling = Sampling(**resolved["sampling"])
         trainer = TrainerConfig(**resolved["trainer"])
+        refuse_unserved(team, trainer)
     env_id, kwargs = resolved["env"]["id"], resolved["env"]["kwargs"]
     for spec in team.partners.values():
         seats.check(spec, "--team.partners")
@@ -349,6 +350,10 @@ def _refuse_changes(words: Sequence[str], schedule: str | None) -> None:
 
 def _make_absolute(resolved: dict[str, Any]) -> None:
     """Makes paths absolute, so that the run can be resumed and played from any folder."""
+    if resolved["trainer"]["adapter_folder"] is not None:
+        resolved["trainer"]["adapter_folder"] = str(
+            Path(resolved["trainer"]["adapter_folder"]).expanduser().resolve()
+        )
     for section in ("kwargs", "eval_kwargs"):
         for name, value in resolved["env"][section].items():
             if isinstance(value, str) and value.startswith("python:"):

@@ -40,6 +40,7 @@ def _remedy(settings: Settings) -> str:
 
 def _train(settings: Settings, console: Console) -> int:
     from textmarl.agents import Team
+    from textmarl.agents.connection import ServerError
     from textmarl.agents.partner import PartnerFailed
     from textmarl.algos import Trainer
     from textmarl.cli.display import TrainingDisplay
@@ -67,6 +68,11 @@ def _train(settings: Settings, console: Console) -> int:
     try:
         with display:
             complete = trainer.train(resume=settings.resume)
+    except ServerError as error:
+        command = f"textmarl train --resume {shlex.quote(str(settings.run))}"
+        raise CommandError(
+            f"{error}. The run is saved after step {trainer.step}; continue it with\n  {command}"
+        ) from error
     except PartnerFailed as error:
         go_on = f"textmarl train --resume {shlex.quote(str(settings.run))}"
         raise CommandError(f"{error}: {go_on}") from error

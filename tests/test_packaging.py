@@ -27,6 +27,7 @@ ALLOWED = {  # cli -> benchmarks -> algos -> agents -> envs
 # What `pip install textmarl`, without an extra, can import.
 LIGHT_MODULES = (
     "textmarl.agents",
+    "textmarl.agents.connection",
     "textmarl.agents.conversation",
     "textmarl.agents.endpoint",
     "textmarl.agents.episodes",

@@ -1,9 +1,9 @@
-"""A local server that speaks OpenAI's chat completions, and misbehaves as it is told.
+"""A local server that speaks OpenAI's chat completions (and whatever it is given), and misbehaves as it is told.
 
     with MockServer() as server:
         server.script = ["500", "ok"]      # what the next requests meet; afterwards `server.default`
 
-Behaviours: `ok` (answers `server.answer(body)`), a status (`500`, `429`, ...), a status with a Retry-After
+Behaviours: `ok` (answers by `server.routes`: chat completions of `server.answer(body)`), a status (`500`, `429`, ...), a status with a Retry-After
 (`503 after 7`), and those of `_Handler` below by name. A function `body -> behaviour` decides by request.
 """
 
@@ -26,7 +26,11 @@ class MockServer:
         self.default: Behaviour = "ok"
         self.raw: tuple[bytes, int] = (b"", 200)
         self.answer: Callable[[dict[str, Any]], str | None] = lambda body: "an answer"
+        self.routes: dict[str, Callable[[dict[str, Any]], dict[str, Any] | tuple[int, dict[str, Any]]]] = {
+            "/v1/chat/completions": lambda body: completion(self.answer(body))
+        }
         self.requests: list[dict[str, Any]] = []
+        self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.concurrent = 0
         self.most_concurrent = 0
@@ -60,6 +64,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             mock.concurrent += 1
             mock.most_concurrent = max(mock.most_concurrent, mock.concurrent)
             mock.requests.append(body)
+            mock.paths.append(self.path)
             mock.headers.append(dict(self.headers))
             behaviour = mock.script.pop(0) if mock.script else mock.default
         if mock.gate is not None:
@@ -70,14 +75,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def behave(self, behaviour: str, body: dict[str, Any], mock: MockServer) -> None:
         name, _, more = behaviour.partition(" ")
-        if self.path != "/v1/chat/completions":
+        if self.path not in mock.routes:
             self.send(b'{"detail": "Not Found"}', 404)
         elif name.isdigit():
             headers = {"Retry-After": more.removeprefix("after ")} if more.startswith("after ") else {}
             said = more if more and not headers else f"the mock was told to answer {name}"
             self.send(json.dumps({"error": {"message": said}}).encode(), int(name), headers)
         else:
-            getattr(self, name)(completion(mock.answer(body)), body, mock)
+            data = mock.routes[self.path](body)
+            if isinstance(data, tuple):  # a status, and what is said with it
+                self.send(json.dumps(data[1]).encode(), data[0])
+            else:
+                getattr(self, name)(data, body, mock)
 
     def ok(self, data: dict[str, Any], body: dict[str, Any], mock: MockServer) -> None:
         self.send(json.dumps(data).encode())

@@ -154,7 +154,7 @@ def test_waiting_grows_exponentially_with_full_jitter_up_to_its_bound(
 ) -> None:
     mock_server.default = "500"
     agent = make_agent(retries=5, backoff=1.0, max_backoff=4.0)
-    agent._jitter = random.Random(3)
+    agent._connection._jitter = random.Random(3)
     (response,) = agent.act([ask("?")])
     expected = random.Random(3)
     assert fake_time.waits == [expected.uniform(0, bound) for bound in (1, 2, 4, 4, 4)]
@@ -260,14 +260,14 @@ def test_an_unforeseen_error_costs_its_own_answer_only(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     agent = make_agent(concurrency=1)
-    post = agent._post
+    post = agent._connection._post
 
-    def broken(body: bytes, ends: float) -> bytes:
+    def broken(address: str, body: bytes, ends: float) -> bytes:
         if b"bad" in body:
             raise OverflowError(f"nobody thought of this: {KEY}")
-        return post(body, ends)
+        return post(address, body, ends)
 
-    monkeypatch.setattr(agent, "_post", broken)
+    monkeypatch.setattr(agent._connection, "_post", broken)
     bad, good = agent.act([ask("bad"), ask("fine")])
     assert good.text == "an answer"
     assert bad.error is not None and "OverflowError: nobody thought of this: [API key]" in bad.error
@@ -375,11 +375,13 @@ def test_without_a_key_none_is_sent_and_a_401_says_so(mock_server: Any, make_age
 def test_the_default_key_goes_to_no_other_machine_in_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     sent = {
-        url: bool(EndpointAgent(url, "m")._api_key())
+        url: bool(EndpointAgent(url, "m")._connection.api_key())
         for url in ("http://node17:8000/v1", "https://api.example.com/v1", "http://localhost:8000/v1")
     }
     assert list(sent.values()) == [False, True, True]
-    assert EndpointAgent("http://node17:8000/v1", "m", api_key_env="OPENAI_API_KEY")._api_key() == KEY
+    assert (
+        EndpointAgent("http://node17:8000/v1", "m", api_key_env="OPENAI_API_KEY")._connection.api_key() == KEY
+    )
 
 
 def test_the_url_may_be_the_base_or_the_whole_address() -> None:

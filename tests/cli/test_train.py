@@ -430,8 +430,12 @@ def test_what_changes_no_result_may_be_changed_in_a_resumed_run(tmp_path: Path) 
         return str(error.value)
 
     write_yaml(tmp_path / "config.yaml", resolved(*TLDR, "--run", "new", "--trainer.schedule", "linear"))
-    trainer = resume(*(f"--trainer.{name}=7" for name in FREE_SETTINGS)).trainer
-    assert {vars(trainer)[name] for name in FREE_SETTINGS} == {7}
+    anew = dict.fromkeys(FREE_SETTINGS, 7) | {
+        "generation_server": "http://h/v1",
+        "adapter_folder": "/adapters",
+    }
+    trainer = resume(*(f"--trainer.{name}={value}" for name, value in anew.items())).trainer
+    assert {name: vars(trainer)[name] for name in FREE_SETTINGS} == anew
     assert "--trainer.micro_batch_tokens" in refused("--trainer.learning_rate", "1e-5")
     assert "its linear schedule ends at the last step" in refused("--trainer.steps", "50")
     write_yaml(tmp_path / "config.yaml", resolved(*TLDR, "--run", "new"))
