@@ -36,9 +36,9 @@ from textmarl.algos.reproduction import (
     describe_tasks,
 )
 from textmarl.algos.rollout import Node, Rollout
+from textmarl.algos.room import check_room
 from textmarl.algos.update import Updater, kl_to_reference
 from textmarl.envs.instances import Instances
-from textmarl.envs.vector import acting
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,11 @@ class Trainer:
                 "with a learning rate of about 3e-3 (benchmarks/configs/games_tiny.yaml)"
             )
             self._message(f"note: {advice}", logging.WARNING)
-        self._check_room()
+        steps = range(self.step + 1, self.config.steps + 1)
+        ahead = {task for step in steps for _, task in self._tasks(step) if task is not None}
+        check_room(self.instances, self.team.policies, self.sampling, sorted(ahead))
+        if self.eval_instances is not None:
+            check_room(self.eval_instances, self.team.policies, self.sampling, range(self.config.eval_tasks))
         try:
             with self._interruptible():
                 if self.step == 0:
@@ -361,39 +365,6 @@ class Trainer:
             self.totals[name] += value
             result |= {name: value, f"total/{name}": self.totals[name]}
         return result
-
-    def _check_room(self) -> None:
-        """Refuse tasks whose first conversations a model cannot read, before any time is spent on others.
-
-        An agent that waits at first is asked as soon as steps that only pass texts on lead to it (a pipeline's), as if
-        the others had written nothing: what it reads will be longer by their texts. Those, later turns, and agents whose
-        turn comes only after a reward are not foreseen; where they leave no room, the rollout or the evaluation says so.
-        """
-        steps = range(self.step + 1, self.config.steps + 1)
-        ahead = {task for step in steps for _, task in self._tasks(step) if task is not None}
-        held_out = range(self.config.eval_tasks)
-        for instances, tasks in ((self.instances, sorted(ahead)), (self.eval_instances, held_out)):
-            if instances is None or not hasattr(instances.env.unwrapped, "tasks"):
-                continue
-            env = instances.new()
-            for task in tasks[: len(env.unwrapped.tasks)]:
-                observations, infos = env.reset(seed=0, options={"task": task})
-                unasked = set(self.team.policies)
-                while True:
-                    asked = acting(env)
-                    for agent in (a for a in asked if a in unasked):
-                        policy = self.team.policies[agent]
-                        prompt = policy.encode([{"role": "user", "content": observations[agent]}])
-                        try:
-                            policy.check_room([prompt], self.sampling)
-                        except ValueError as error:
-                            raise ValueError(f"task {infos[agent]['task_id']!r}: {error}") from None
-                    unasked -= set(asked)
-                    # Other environments than protocols compute a reward at every step; none is asked for here.
-                    if not unasked or not getattr(env, "passes_on", False):
-                        break
-                    observations, *_ = env.step(dict.fromkeys(asked, ""))
-            instances.done(env)
 
     def _message(self, text: str, level: int = logging.INFO) -> None:
         self._tell(text, level)
