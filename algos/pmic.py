@@ -23,7 +23,8 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -131,8 +132,13 @@ class PMIC(Algorithm):
             raise ValueError(
                 f"algo.estimator_learning_rate must be a positive number, got {self.estimator_learning_rate}"
             )
-        try:
+        with self._told_of_base():
             self.wrapped.validate(agents)
+
+    @contextmanager
+    def _told_of_base(self) -> Iterator[None]:
+        try:
+            yield
         except ValueError as error:
             raise ValueError(f"{error} (algo.base {self.base}: its settings are algo.base_kwargs)") from error
 
@@ -142,7 +148,8 @@ class PMIC(Algorithm):
 
     def validate_learners(self, learners: Sequence[str]) -> None:
         """Refuse what the base refuses."""
-        self.wrapped.validate_learners(learners)
+        with self._told_of_base():
+            self.wrapped.validate_learners(learners)
 
     @property
     def copies_episodes(self) -> bool:

@@ -14,7 +14,20 @@ from pettingzoo import ParallelEnv
 
 from textmarl.agents import HumanAgent, RandomAgent, Response, Sampling, Team, TeamConfig, evaluate
 from textmarl.agents.partner import PartnerFailed
-from textmarl.algos import C3, GRPO, IGRPO, MAGRPO, Algorithm, Rollout, Trainer, TrainerConfig, validate_run
+from textmarl.algos import (
+    C3,
+    GRPO,
+    IGRPO,
+    IPPO,
+    MAGRPO,
+    PMIC,
+    Algorithm,
+    CoLLM,
+    Rollout,
+    Trainer,
+    TrainerConfig,
+    validate_run,
+)
 
 PLAYERS = ["player_0", "player_1"]
 SCRIPT = "abba"
@@ -66,8 +79,25 @@ def credited(
         (IGRPO(group_size=3, partner="frozen"), 2),
         (IGRPO(group_size=3, partner="aligned"), 2),
         (C3(fan_out=3), 2),
+        (IPPO(group_size=3), 2),
+        (IPPO(group_size=3, critic_trunk="shared"), 2),
+        (CoLLM(group_size=3, critic="decentralized"), 2),
+        (PMIC(base="ippo", base_kwargs={"group_size": 3}, alpha=0.0, beta=0.0), 2),
     ],
-    ids=["tree", "chain", "cross", "resampled", "fixed", "frozen", "individual", "c3"],
+    ids=[
+        "tree",
+        "chain",
+        "cross",
+        "resampled",
+        "fixed",
+        "frozen",
+        "individual",
+        "c3",
+        "ippo",
+        "ippo, shared",
+        "collm",
+        "pmic",
+    ],  # fmt: skip
 )
 def test_beside_a_scripted_partner_an_agent_learns_as_if_the_script_were_part_of_the_world(
     exact: Any, syllables: Any, algorithm: Algorithm, turns: int
@@ -77,10 +107,10 @@ def test_beside_a_scripted_partner_an_agent_learns_as_if_the_script_were_part_of
     alone = Team(team.policies, team.config)
     env = syllables(2, max_turns=turns)
     validate_run(algorithm, PLAYERS, team.config, exact.sampling, env)
-    beside, inside = (
-        credited(exact, algorithm, env, team.players),
-        credited(exact, algorithm, Inside(env), alone.players),
-    )
+    algorithm.setup(team, 0)
+    beside = credited(exact, algorithm, env, team.players)
+    algorithm.setup(alone, 0)
+    inside = credited(exact, algorithm, Inside(env), alone.players)
     assert [row[:2] for row in beside] == [row[:2] for row in inside]
     assert [row[2] for row in beside] == pytest.approx([row[2] for row in inside], abs=1e-12)
     assert any(row[2] for row in inside)

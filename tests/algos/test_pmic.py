@@ -13,7 +13,19 @@ import pytest
 import torch
 
 from textmarl.agents import Sampling, Team, TeamConfig
-from textmarl.algos import C3, IGRPO, MAGRPO, PMIC, Algorithm, Node, Trainer, TrainerConfig, resolve
+from textmarl.algos import (
+    C3,
+    IGRPO,
+    IPPO,
+    MAGRPO,
+    PMIC,
+    Algorithm,
+    CoLLM,
+    Node,
+    Trainer,
+    TrainerConfig,
+    resolve,
+)
 from textmarl.algos.credit_diagnostics import played
 from textmarl.algos.joint_actions import all_episodes, embedded
 from textmarl.algos.pmic import standardised
@@ -250,7 +262,11 @@ def same(one: Any, other: Any) -> bool:
     [
         ("magrpo", MAGRPO, {"group_size": 3}),
         ("igrpo", IGRPO, {"group_size": 4, "epochs": 2, "minibatches": 2}),
+        ("ippo", IPPO, {"group_size": 2, "epochs": 2, "critic": "central"}),
+        ("ippo", IPPO, {"group_size": 2, "epochs": 1, "critic_trunk": "shared"}),
+        ("collm", CoLLM, {"group_size": 2}),
     ],
+    ids=["magrpo", "igrpo", "mappo", "ippo, shared trunk", "collm"],
 )
 def test_without_weights_a_run_is_its_bases_bit_for_bit(
     syllables: Any, tmp_path: Path, name: str, base: Any, settings: dict[str, Any]
@@ -409,7 +425,9 @@ def test_what_the_base_needs_is_needed() -> None:
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        PMIC(**settings).validate(AGENTS)
+        algorithm = PMIC(**settings)
+        algorithm.validate(AGENTS)
+        algorithm.validate_learners(AGENTS)
 
 
 def test_an_environment_that_the_base_cannot_learn_in_is_refused(syllables: Any) -> None:

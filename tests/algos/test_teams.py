@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from textmarl.agents import Response, Sampling, Team, TeamConfig
-from textmarl.algos import C3, IGRPO, MAGRPO, Algorithm, Trainer, TrainerConfig
+from textmarl.algos import C3, IGRPO, IPPO, MAGRPO, Algorithm, Trainer, TrainerConfig
 from textmarl.algos.update import Updater
 
 PLAYERS = ["player_0", "player_1"]
@@ -94,6 +94,18 @@ def test_agents_that_share_parameters_write_by_the_same_numbers(exact: Any) -> N
     )
     assert [r.token_ids for r in first[0]] == [r.token_ids for r in second[0]]
     assert team.parameter_sets == {"shared": PLAYERS}
+
+
+@pytest.mark.parametrize("trunk", ["own", "shared"])
+def test_agents_that_share_parameters_have_critics_of_their_own(
+    tmp_path: Path, syllables: Any, llama: str, trunk: str
+) -> None:
+    algorithm = IPPO(group_size=4, critic_trunk=trunk)  # type: ignore[arg-type]
+    made = trainer(tmp_path, syllables(2, ends=False), algorithm, llama, parameter_sharing=True)
+    assert made.train()
+    heads = [algorithm.critics[agent].head.outer.weight for agent in PLAYERS]
+    assert all(head.abs().max() > 0 for head in heads), "a head is 0 until it is trained"
+    assert not torch.equal(*heads)
 
 
 @pytest.mark.parametrize("settings", [{}, {"tuning": "full", "reference": "copy"}], ids=["lora", "full"])

@@ -20,7 +20,7 @@ FULL = ["--team.tuning", "full"]
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "a field that is not there": (
         [*CLIMBING, "--algo", "igrpo", "--algo.partners", "fixed"],
-        "unknown option --algo.partners; did you mean '--algo.partner'",
+        "unknown option --algo.partners; did you mean '--team.partners' or '--algo.partner'",
     ),
     "a field of another algorithm": (
         [*CLIMBING, "--algo", "c3", "--algo.group_size", "8"],
