@@ -97,7 +97,7 @@ def credited(
         "ippo, shared",
         "collm",
         "pmic",
-    ],  # fmt: skip
+    ],
 )
 def test_beside_a_scripted_partner_an_agent_learns_as_if_the_script_were_part_of_the_world(
     exact: Any, syllables: Any, algorithm: Algorithm, turns: int
