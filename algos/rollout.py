@@ -242,6 +242,9 @@ class Rollout:
             if not missing[id(node)]:
                 on_whole(node)
 
+        for node in nodes:
+            if not missing[id(node)]:  # nobody is asked there
+                on_whole(node)
         models = {agent: policy for agent, policy in self.policies.items() if isinstance(policy, Policy)}
         how = (group_size, self.batch_size, on_tokens)
         try:
