@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 
-from textmarl.envs.writing.prose import Prose
+from textmarl.envs.writing.prose import ONE, Prose
 from textmarl.envs.writing.rewards import stop_words
 
 _TRAIN = 5  # content words from which on a train of them counts as copied
@@ -32,21 +32,23 @@ def copied_trains(prose: Prose, source: Prose) -> float:
     if not stems:
         return 1.0
     copied = bytearray(len(stems))
-    # Place of the source that a train may go on to -> (its length, where it began), after each of the last words.
-    recent: tuple[dict[int, tuple[int, int]], ...] = ({},) * (_BETWEEN + 1)
+    # Place of the source that a train may go on to -> its length in units of ONE plus where it began, after each of
+    # the last words. The greater number is the longer train, then the later one.
+    recent: tuple[dict[int, int], ...] = ({},) * (_BETWEEN + 1)
     for index, word in enumerate(stems):
-        following: dict[int, tuple[int, int]] = {}
+        following: dict[int, int] = {}
         for position in known.get(word, ()):
-            length, began = 0, index
+            train = 0
             for steps in recent:
-                if position in steps and steps[position] > (length, began):
-                    length, began = steps[position]
-            length += 1
-            if length >= _TRAIN:
+                if position in steps and steps[position] > train:
+                    train = steps[position]
+            train = (train or index) + ONE
+            if train >= _TRAIN * ONE:
+                began = train % ONE
                 copied[began : index + 1] = b"\x01" * (index + 1 - began)
             for step in range(position + 1, position + 1 + _STEP):
-                if step not in following or following[step] < (length, began):
-                    following[step] = length, began
+                if step not in following or train > following[step]:
+                    following[step] = train
         recent = (following, *recent[:-1])
     return sum(copied) / len(stems)
 

@@ -262,7 +262,7 @@ def _factors(text: Prose, source: Prose, wanted: Wanted, criteria: Criteria) -> 
     details = max(1, min(wanted.details, round(0.3 * len(known))))
     count = len(text.words)
     whole = sum(end - start for start, end in text.sentences if 4 <= end - start <= 60)
-    marks = sum(name in (prose.BREAK, prose.PAUSE) for name in text.classes)
+    marks = text.classes.count(prose.BREAK) + text.classes.count(prose.PAUSE)
     return {
         "faithfulness": rise(found / max(1, len(own)), wanted.support) * min(1.0, found / details),
         "originality": min(
@@ -274,7 +274,7 @@ def _factors(text: Prose, source: Prose, wanted: Wanted, criteria: Criteria) -> 
         ),
         "fluency": rise(prose.word_order(text), criteria.word_order)
         * rise(whole / count, criteria.sentences)
-        * rise(1.0 - sum(text.is_content) / count, criteria.function_words)
+        * rise(1.0 - len(text.content_stems) / count, criteria.function_words)
         * fall(marks / len(text.classes), criteria.punctuation)
         * fall(text.transitions.share, criteria.in_transitions),
         "repetition": fall(prose.repeated_triples(text), criteria.repeated_triples)

@@ -46,6 +46,7 @@ _PSEUDOCOUNT = 1.0  # keeps the logarithm of a pair never seen finite
 _SKIP_WEIGHT = 0.5  # pairs with one token between them say less than neighbours
 _GAP = 3  # words of the source that one step of a copied passage may advance: two may be left out
 _PASSAGE = 6  # words from which on a passage counts as copied
+ONE = 1 << 32  # one word of a passage's length, where a number holds it and the index at which it began
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Prose:
     @functools.cached_property
     def content_stems(self) -> tuple[str, ...]:
         """Its content words, in order, with repetitions."""
-        return tuple(s for s, counts in zip(self.stems, self.is_content, strict=True) if counts)
+        return tuple(itertools.compress(self.stems, self.is_content))
 
     @functools.cached_property
     def content_positions(self) -> Mapping[str, Sequence[int]]:
@@ -117,7 +118,7 @@ class Prose:
     @functools.cached_property
     def content_pairs(self) -> int:
         """Pairs of successive content words within a sentence, whether the source has them or not."""
-        return sum(max(0, sum(self.is_content[start:end]) - 1) for start, end in self.sentences)
+        return sum(max(0, self.is_content[start:end].count(True) - 1) for start, end in self.sentences)
 
     @functools.cached_property
     def transitions(self) -> Transitions:
@@ -138,35 +139,34 @@ def read(text: str) -> Prose:
     is_content: list[bool] = []
     sentences: list[tuple[int, int]] = []
     classes = [BREAK]
-    positions: dict[str, list[int]] = {}
     start = 0
-    for token in _TOKEN.findall(text.lower().replace("’", "'")):
-        own_class, own_stem, counts = _word(token)
-        if own_class == PAUSE:
-            if classes[-1] not in (BREAK, PAUSE):
-                classes.append(PAUSE)
-        elif own_class == BREAK:
-            if len(words) > start:
-                sentences.append((start, len(words)))
-                start = len(words)
-                classes.append(BREAK)
-        else:
-            positions.setdefault(own_stem, []).append(len(words))
+    tokens = _TOKEN.findall(text.lower().replace("’", "'"))
+    for token, (own_class, own_stem, counts) in zip(tokens, map(_word, tokens), strict=True):
+        if own_stem:
             words.append(token)
             stems.append(own_stem)
             is_content.append(counts)
             classes.append(own_class)
+        elif own_class == PAUSE:
+            if classes[-1] not in (BREAK, PAUSE):
+                classes.append(PAUSE)
+        elif len(words) > start:
+            sentences.append((start, len(words)))
+            start = len(words)
+            classes.append(BREAK)
+    positions: dict[str, list[int]] = {}
+    for index, own_stem in enumerate(stems):
+        positions.setdefault(own_stem, []).append(index)
     if len(words) > start:
         sentences.append((start, len(words)))
         classes.append(BREAK)
-    content = frozenset(itertools.compress(stems, is_content))
     return Prose(
         words=tuple(words),
         stems=tuple(stems),
         is_content=tuple(is_content),
         sentences=tuple(sentences),
         classes=tuple(classes),
-        content=content,
+        content=frozenset(itertools.compress(stems, is_content)),
         positions=positions,
     )
 
@@ -302,31 +302,26 @@ def copied_passages(prose: Prose, source: Prose) -> float:
     if not count:
         return 1.0
     copied = bytearray(count)
-    source_stems, end = source.stems, len(source.stems)
-    # Source position that a passage may go on to -> (its length, where it began), after the last word and
-    # after the one before.
-    before: dict[int, tuple[int, int]] = {}
-    last: dict[int, tuple[int, int]] = {}
-    for index, word in enumerate(prose.stems):
-        places = source.positions.get(word)
-        if places is None:  # a word of its own ends what it does not stand within
-            before, last = last, {}
-            continue
-        reached: dict[int, tuple[int, int]] = {}
-        for positions in (last, before):
-            for position, passage in positions.items():
-                if source_stems[position] == word and passage > reached.get(position, (0, 0)):
-                    reached[position] = passage
-        if prose.is_content[index]:
-            for position in places:
-                reached.setdefault(position, (0, index))
-        following: dict[int, tuple[int, int]] = {}
-        for position, (length, began) in reached.items():
-            passage = (length + 1, began)
-            if length + 1 >= _PASSAGE:
+    # Source position that a passage may go on to -> its length in units of ONE plus where it began, after the
+    # last word and after the one before. The greater number is the longer passage, then the later one.
+    before: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for index, (word, begins) in enumerate(zip(prose.stems, prose.is_content, strict=True)):
+        # A word of its own has no place in the source and ends what it does not stand within.
+        places = source.positions.get(word, ())
+        if not begins:
+            places = [position for position in places if position in last or position in before]
+        following: dict[int, int] = {}
+        for position in places:
+            passage = last.get(position, 0)
+            if position in before and before[position] > passage:
+                passage = before[position]
+            passage = (passage or index) + ONE
+            if passage >= _PASSAGE * ONE:
+                began = passage % ONE
                 copied[began : index + 1] = b"\x01" * (index + 1 - began)
-            for step in range(position + 1, min(position + 1 + _GAP, end)):
-                if passage > following.get(step, (0, 0)):
+            for step in range(position + 1, position + 1 + _GAP):
+                if step not in following or passage > following[step]:
                     following[step] = passage
         before, last = last, following
     return sum(copied) / count
@@ -334,12 +329,8 @@ def copied_passages(prose: Prose, source: Prose) -> float:
 
 def copied_triples(prose: Prose, source: Prose) -> float:
     """Share of the three-word runs within sentences that occur in the source; 1 where there are none."""
-    total = found = 0
-    known = source.triples
-    for triple in prose.sentence_triples():
-        total += 1
-        found += triple in known
-    return found / total if total else 1.0
+    triples = list(prose.sentence_triples())
+    return sum(map(source.triples.__contains__, triples)) / len(triples) if triples else 1.0
 
 
 def closeness(prose: Prose, source: Prose) -> tuple[float, int]:
@@ -371,15 +362,14 @@ def closeness(prose: Prose, source: Prose) -> tuple[float, int]:
 
 def repeated_triples(prose: Prose) -> float:
     """Share of the three-word runs that occurred before in the same text; 0 for very short texts."""
-    counts = Counter(zip(prose.stems, prose.stems[1:], prose.stems[2:], strict=False))
-    total = sum(counts.values())
-    return 1.0 - len(counts) / total if total else 0.0
+    total = len(prose.stems) - 2
+    return 1.0 - len(prose.triples) / total if total > 0 else 0.0
 
 
 def repeated_words(prose: Prose) -> float:
     """Share of the content words that the most frequent one of them makes up; 0 for a text without any."""
-    counts = Counter(s for s, counts in zip(prose.stems, prose.is_content, strict=True) if counts)
-    return max(counts.values()) / sum(counts.values()) if counts else 0.0
+    counts = Counter(prose.content_stems)
+    return max(counts.values()) / len(prose.content_stems) if counts else 0.0
 
 
 # ----------------------------------------------------------------------------------------------- transitions
@@ -393,14 +383,15 @@ def _transitions(prose: Prose) -> Transitions:
     in_phrases = 0
     for number, (start, end) in enumerate(prose.sentences):
         hits: list[tuple[int, int, str]] = []
-        index = start
-        while index < end:
-            for phrase, category in phrases.get(words[index], ()):
+        free = start
+        for index in [i for i in range(start, end) if words[i] in phrases]:
+            if index < free:
+                continue
+            for phrase, category in phrases[words[index]]:
                 if words[index : index + len(phrase)] == phrase and index + len(phrase) <= end:
-                    hits.append((index, index + len(phrase), category))
-                    index += len(phrase) - 1
+                    free = index + len(phrase)
+                    hits.append((index, free, category))
                     break
-            index += 1
         in_phrases += sum(last - first for first, last, _ in hits)
         starts = [first for first, _, _ in hits]
         previous = start

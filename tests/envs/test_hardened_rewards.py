@@ -273,11 +273,11 @@ def test_a_pair_is_judged_in_under_2_milliseconds(task: Any) -> None:
     pairs = [(*post.honest, post.source) for post in task.posts[:6]]
     task.v1(*pairs[0])
     # The best of several: what else runs on the machine is not the reward's. A busy neighbour on the same core makes
-    # even processor time longer, for a while.
+    # even processor time longer, for seconds on end.
     slowest = []
-    for pause in (0.0, 0.5, 1.0, 2.0):
+    for pause in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0):
         time.sleep(pause)
-        slowest.append(max(min(seconds(*pair) for _ in range(5)) for pair in pairs))
+        slowest.append(max(min(seconds(*pair) for _ in range(25)) for pair in pairs))
         if slowest[-1] < 0.002:
             return
     raise AssertionError(f"seconds of the slowest pair: {slowest}; expected less than 0.002 once")
