@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from textmarl.agents.adapters import AdapterBank
+from textmarl.agents.captured import CapturedPrefix
 from textmarl.agents.conversation import Conversation, Response
 from textmarl.agents.generation import Sequence, generate_plain, generate_shared
+from textmarl.agents.prefix import SharedPrefix
 from textmarl.agents.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -102,7 +104,8 @@ def answer(
                     owners = (
                         None if bank is None else [adapters.index(adapter_of[each.agent]) for each in unique]
                     )
-                    generate_shared(first.model, texts, *rest, bank, owners, batch_size, finished)
+                    kind = CapturedPrefix if first.captures_decoding else SharedPrefix
+                    generate_shared(first.model, texts, *rest, bank, owners, batch_size, finished, kind)
                 else:
                     generate_plain(first.model, texts, *rest, batch_size, finished)
     return answers.by_conversation

@@ -62,6 +62,7 @@ def generate_shared(
     owners: list[int] | None = None,
     batch_size: int = 1 << 30,
     on_finished: Callable[[int, Sequence], None] = lambda row, sequence: None,
+    kind: type[SharedPrefix] = SharedPrefix,
 ) -> list[Sequence]:
     """Sample ``n`` responses to each of ``U`` prompts, each prompt encoded and stored once.
 
@@ -78,6 +79,7 @@ def generate_shared(
         owners: Which of ``adapters`` answers each prompt.
         batch_size: Most responses decoded at once (n at least); where prompts have finished, waiting ones enter.
         on_finished: Called with each sequence and its place among all of them, as soon as it has ended.
+        kind: How decoding steps are done.
 
     Returns:
         U * n sequences, those of one prompt beside each other.
@@ -93,7 +95,7 @@ def generate_shared(
         free = at_once - len(batch.rows) // n
         if waiting and free >= max(1, at_once // ENTER_AT):
             entering = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-            entered, states = SharedPrefix.encode(
+            entered, states = kind.encode(
                 model,
                 [prompts[u] for u in entering],
                 n,

@@ -42,6 +42,7 @@ class Policy:
         thinking: ``"strip"`` removes everything up to ``</think>`` from the text that the environment gets.
         parameter_set: The name of what it trains; policies of one network and one name here are the same function.
             Default: the agent's own.
+        capture_decoding: On a GPU, record decoding steps and repeat them (:mod:`textmarl.agents.captured`).
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Policy:
         chat_template_kwargs: dict | None = None,
         thinking: str = "keep",
         parameter_set: str | None = None,
+        capture_decoding: bool = True,
     ):
         self.name = name
         self.parameter_set = name if parameter_set is None else parameter_set
@@ -65,6 +67,7 @@ class Policy:
         self.stop_ids = stop_token_ids(self.model, tokenizer)
         self.why_plain = why_plain(self.model)
         self.shares_prompts = not self.why_plain
+        self.capture_decoding = capture_decoding
         self._adapted = False
         if reference is not None:
             why_plain(reference)
@@ -85,6 +88,11 @@ class Policy:
         if self.shares_prompts:
             return "prompts shared, in generation and in the update"
         return f"generated and scored by the library's plain path, for {self.why_plain}"
+
+    @property
+    def captures_decoding(self) -> bool:
+        """Whether its decoding steps are recorded and repeated."""
+        return self.capture_decoding and self.device.type == "cuda"
 
     @property
     def is_adapted(self) -> bool:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ class SharedPrefix:
         capacity: int = 0,
         adapters: AdapterBank | None = None,
         owners: list[int] | None = None,
-    ) -> tuple[SharedPrefix, Tensor]:
+    ) -> tuple[Self, Tensor]:
         """Run ``U`` prompts through ``model`` once, without gradients; what they begin with in common, once for all.
 
         Args:
@@ -169,20 +169,24 @@ class SharedPrefix:
         Returns:
             The last hidden states, shape (U * K, hidden).
         """
-        positions = (self.lengths + self.position - self.entered).repeat_interleave(self.rows_per_prompt)
         self.suffix_bias = self._mask_before()
+        hidden = self._decode(model, tokens, self.lengths + self.position - self.entered)
+        self.position += 1
+        return hidden
+
+    def _decode(self, model: PreTrainedModel, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Run tokens (U * K,) that stand at positions (U,) through ``model``; return the last hidden states."""
         unused_mask = torch.empty(
             1, 1, 1, 1, device=tokens.device
         )  # a 4-dimensional mask is passed on as it is
         hidden = model.get_decoder()(
             input_ids=tokens[:, None],
-            position_ids=positions[:, None],
+            position_ids=positions.repeat_interleave(self.rows_per_prompt)[:, None],
             attention_mask=unused_mask,
             past_key_values=self,
             use_cache=True,
             layout=self,
         ).last_hidden_state
-        self.position += 1
         return hidden[:, 0]
 
     def _mask_before(self) -> Tensor | None:
@@ -253,7 +257,15 @@ class SharedPrefix:
         self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Store the keys and values of one token, shape (U K, V, 1, d); return those of the responses so far."""
-        if len(self.suffix) == layer_idx:
+        stored_keys, stored_values = self._reserved(keys, values, layer_idx)
+        place, seen = self.position % self.capacity, min(self.position + 1, self.capacity)
+        stored_keys[..., place] = keys[:, :, 0]
+        stored_values[:, :, place] = values[:, :, 0]
+        return stored_keys[..., :seen], stored_values[:, :, :seen]
+
+    def _reserved(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Return the places for a layer's keys and values of the responses; zeros, at its first step."""
+        if len(self.suffix) == layer:
             rows, heads, _, d = keys.shape
             self.suffix.append(
                 (
@@ -261,11 +273,7 @@ class SharedPrefix:
                     values.new_zeros(rows, heads, self.capacity, d),
                 )
             )
-        stored_keys, stored_values = self.suffix[layer_idx]
-        place, seen = self.position % self.capacity, min(self.position + 1, self.capacity)
-        stored_keys[..., place] = keys[:, :, 0]
-        stored_values[:, :, place] = values[:, :, 0]
-        return stored_keys[..., :seen], stored_values[:, :, :seen]
+        return self.suffix[layer]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the tokens of the responses seen so far (positions are always passed explicitly)."""

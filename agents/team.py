@@ -63,6 +63,8 @@ class TeamConfig:
     """float32, bfloat16, float16, float64; auto: bfloat16 where it is fast, float32 with full weights."""
     device: str = "auto"
     """A torch device; auto: the first GPU, else the CPU."""
+    capture_decoding: bool = True
+    """On a GPU, record a decoding step once and repeat it as a CUDA graph; false where a model's code resists."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Passed to the chat template (for instance enable_thinking: false)."""
     thinking: Literal["keep", "strip"] = "keep"
@@ -216,6 +218,7 @@ class Team:
                 config.chat_template_kwargs,
                 config.thinking,
                 parameter_set,
+                config.capture_decoding,
             )
         return policies
 
