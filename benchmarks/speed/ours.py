@@ -67,10 +67,9 @@ class Watch(Observer):
             raise Done
 
 
-def make_team(work: Work) -> Team:
-    """Load the policies; they never stop before the last token, and adapters are not the zeros they begin as."""
-    agents = [f"agent_{index}" for index in range(work.agents)]
-    config = TeamConfig(
+def team_config(work: Work) -> TeamConfig:
+    """Return what the policies are made of."""
+    return TeamConfig(
         model=work.model,
         tuning=work.tuning,  # type: ignore[arg-type]
         dtype=work.dtype,
@@ -78,7 +77,11 @@ def make_team(work: Work) -> Team:
         lora_alpha=LORA_ALPHA,
         device="cpu",
     )
-    team = Team.create(agents, config)
+
+
+def make_team(work: Work) -> Team:
+    """Load the policies; they never stop before the last token, and adapters are not the zeros they begin as."""
+    team = Team.create([f"agent_{index}" for index in range(work.agents)], team_config(work))
     draw = random_stream(1)
     for policy in team.policies.values():
         policy.stop_ids = frozenset()

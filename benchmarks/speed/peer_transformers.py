@@ -2,7 +2,7 @@
 
     python -m textmarl.benchmarks.speed.peer_transformers < request.json
 
-The plain base, without adapters: less work than our rows with adapters do.
+With adapters (one agent's, by peft) or without, as the row that it is compared with.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import torch
 from transformers import GenerationConfig
 
 from textmarl.agents.models import load_model
-from textmarl.benchmarks.speed.ours import decoding
+from textmarl.agents.team import add_adapter
+from textmarl.benchmarks.speed.ours import decoding, team_config
 from textmarl.benchmarks.speed.work import TEMPERATURE, Work, read_request, seconds_of, write_answer
 
 
 def generation(work: Work, prompts: list[list[str]], repeats: int) -> dict[str, Any]:
     """Sample ``group`` responses to each prompt, padded on the left where prompts differ in length."""
     model, tokenizer = load_model(work.model, work.dtype, "cpu")
+    if work.tuning == "lora":
+        model = add_adapter(model, "agent_0", team_config(work), 0)
     tokenizer.padding_side = "left"
     texts = [own[0] for own in prompts]
     if tokenizer.chat_template is not None:

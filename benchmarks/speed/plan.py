@@ -12,6 +12,8 @@ ROWS = ("textmarl", "comlrl", "trl", "transformers", "floor")
 
 #: Full weights are trained in float32 and adapters on a bfloat16 base: the two ways that everyone has.
 FULL, LORA = ("full", "float32"), ("lora", "bfloat16")
+#: Generation alone also without adapters in bfloat16.
+GENERATING = (FULL, ("full", "bfloat16"), LORA)
 REPEATED_SIZES = ((1, 4, 64), (4, 4, 64))
 GROUP_SIZES, NEW_TOKENS, TEAM_SIZES = (4, 8, 16, 32), (32, 64, 128, 256), (2, 4, 8)
 
@@ -122,14 +124,17 @@ def generations(model: str, batches: Iterable[int]) -> Iterator[Measurement]:
     """Generation alone: ours, and the library's with the same weights."""
     for batch in batches:
         work = decoding_work(model, batch)
-        for tuning, dtype in (FULL, LORA):
+        for tuning, dtype in GENERATING:
             own = replace(work, tuning=tuning, dtype=dtype)
-            for variant in ("", "unequal prompts"):
-                yield Measurement("generation", "textmarl", "generation", own, variant)
-            if work.tasks > 1:  # the same batch, divided among two agents
-                team = replace(own, agents=2, tasks=work.tasks // 2)
-                yield Measurement("generation", "textmarl", "generation", team, "two agents, unequal prompts")
-            yield Measurement("generation", "transformers", "generation", replace(own, tuning="full"))
+            yield Measurement("generation", "textmarl", "generation", own)
+            yield Measurement("generation", "transformers", "generation", own)
+            if (tuning, dtype) in (FULL, LORA):
+                yield Measurement("generation", "textmarl", "generation", own, "unequal prompts")
+                if work.tasks > 1:  # the same batch, divided among two agents
+                    team = replace(own, agents=2, tasks=work.tasks // 2)
+                    yield Measurement(
+                        "generation", "textmarl", "generation", team, "two agents, unequal prompts"
+                    )
 
 
 def updates(model: str) -> Iterator[Measurement]:

@@ -88,7 +88,7 @@ def quotient(pair: Sequence[Row | None], name: str) -> float | None:
 
 
 def against_floor(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Say how many floors a decoding step takes, for every row that decodes."""
+    """Say how many floors a decoding step takes, and what `generate` does with the same weights, for every row."""
     found = []
     for row in select(rows, kind="generation"):
         work = row["work"]
@@ -96,13 +96,15 @@ def against_floor(rows: Sequence[Row]) -> list[dict[str, Any]]:
         floor = select(rows, row="floor", dtype=work["dtype"], batch=batch)
         plain = [
             other
-            for other in select(rows, row="transformers", dtype=work["dtype"], batch=batch)
+            for other in select(
+                rows, row="transformers", tuning=work["tuning"], dtype=work["dtype"], batch=batch
+            )
             if row["row"] == "textmarl"
         ]
         found.append(
             {
                 "who": row["row"],
-                "tuning": work["tuning"] if row["row"] == "textmarl" else "base",
+                "tuning": work["tuning"],
                 "dtype": work["dtype"],
                 "batch": batch,
                 "variant": row["variant"],
