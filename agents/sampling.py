@@ -81,7 +81,9 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
         scaled = scaled.masked_fill(~kept_tokens(scaled, sampling), -math.inf)
     probabilities = scaled.softmax(dim=-1)
     n, vocabulary = probabilities.shape
-    blocks = functional.pad(probabilities, (0, -vocabulary % DRAW_BLOCK)).view(n, -1, DRAW_BLOCK)
+    missing = -vocabulary % DRAW_BLOCK
+    padded = functional.pad(probabilities, (0, missing)) if missing else probabilities  # padding by 0 copies
+    blocks = padded.view(n, -1, DRAW_BLOCK)
     up_to_block = blocks.sum(dim=-1).double().cumsum(dim=-1)
     mass = uniform.double() * up_to_block[:, -1]
     block = torch.searchsorted(up_to_block, mass[:, None], right=True)
