@@ -157,6 +157,11 @@ class PMIC(Algorithm):
         return self.wrapped.copies_episodes
 
     @property
+    def discount(self) -> float:
+        """As the base."""
+        return self.wrapped.discount
+
+    @property
     def needs_reference(self) -> bool:
         """As the base."""
         return self.wrapped.needs_reference
