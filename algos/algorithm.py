@@ -160,7 +160,7 @@ class Algorithm(ABC):
 
     @property
     def discount(self) -> float:
-        """gamma between the turns of the return that :meth:`credit` estimates; whoever judges credit replays with it.
+        """Discount between the turns of the return that :meth:`credit` estimates; whoever judges credit replays with it.
 
         An algorithm that discounts has a field of this name in its place; one around another gives the other's.
         """
