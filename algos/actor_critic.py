@@ -97,7 +97,7 @@ class ActorCritic(Algorithm):
             raise ValueError(
                 f"algo.critic_learning_rate must be a positive number, got {self.critic_learning_rate}"
             )
-        if self.critic_max_grad_norm < 0:
+        if not self.critic_max_grad_norm >= 0:
             raise ValueError(
                 f"algo.critic_max_grad_norm must not be negative (0: no clipping), got {self.critic_max_grad_norm}"
             )

@@ -51,7 +51,7 @@ class GroupRelative(Algorithm):
         self.check_choices(GroupRelative)
         if not 0 <= self.discount <= 1:
             raise ValueError(f"algo.discount must be in [0, 1], got {self.discount}")
-        if self.clip <= 0 or self.kl_coef < 0:
+        if not (self.clip > 0 and self.kl_coef >= 0):
             raise ValueError(
                 f"algo.clip must be positive and algo.kl_coef not negative, got {self.clip}, {self.kl_coef}"
             )

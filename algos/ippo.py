@@ -74,7 +74,7 @@ class IPPO(ActorCritic):
     def validate(self, agents: Sequence[str]) -> None:
         """Refuse settings that cannot work; see :meth:`Algorithm.validate`."""
         super().validate(agents)
-        if self.clip <= 0:
+        if not self.clip > 0:
             raise ValueError(f"algo.clip must be positive, got {self.clip}")
         if not 0 <= self.gae_lambda <= 1:
             raise ValueError(f"algo.gae_lambda must be in [0, 1], got {self.gae_lambda}")

@@ -146,7 +146,8 @@ class PMIC(Algorithm):
 
     def validate_environment(self, env: ParallelEnv) -> None:
         """Refuse what the base refuses."""
-        self.wrapped.validate_environment(env)
+        with self._told_of_base():
+            self.wrapped.validate_environment(env)
 
     def validate_learners(self, learners: Sequence[str]) -> None:
         """Refuse what the base refuses."""
