@@ -166,7 +166,7 @@ def validate_run(
     if algorithm.plays_initial_policies and no_reference:
         raise ValueError(
             "the algorithm plays with the initial policies and the team keeps none: with full weights set "
-            "team.reference to copy, with LoRA to adapter-off, or choose other partners (partner)"
+            "team.reference to copy, with LoRA to adapter-off, or choose other partners"
         )
     if algorithm.needs_reference and no_reference:
         raise ValueError(
