@@ -53,14 +53,17 @@ class ActorCritic(Algorithm):
     """Parallel episodes of each task; 1 will do, since nothing is compared within the group (ours: MAGRPO's 8, so that
     reward evaluations are equal)."""
     discount: float = 1.0
-    """gamma, applied between turns and never inside one (ours: MAGRPO's 1)."""
+    """gamma, applied between turns and never inside one. Ours: 1, as for MAGRPO (TRL's PPO: 1; CoLLM's authors: 0.9 or 1;
+    MAPPO's code: 0.99)."""
     length_weighting: LengthWeighting = "constant"
     """A response's token losses are summed (CoLLM's log pi), divided by max_new_tokens (Dr. GRPO, arXiv 2503.20783), or
     by the response's own length."""
     critic_learning_rate: float = 5e-4
-    """Of the critic's AdamW where its trunk is its own (MAPPO, arXiv 2103.01955: 5e-4)."""
+    """Of the critic's AdamW where its trunk is its own (MAPPO's code: 5e-4). For an adapter and a head; CoLLM's authors
+    train all weights of a critic, at 5e-6."""
     critic_max_grad_norm: float = 1.0
-    """A critic's gradient is clipped to this norm; 0 does not clip (ours: as trainer.max_grad_norm)."""
+    """A critic's gradient is clipped to this norm; 0 does not clip (ours: as trainer.max_grad_norm; CleanRL: 0.5, MAPPO's
+    code: 10)."""
 
     def __post_init__(self) -> None:
         self.critics: dict[str, Critic] = {}
@@ -94,7 +97,7 @@ class ActorCritic(Algorithm):
             raise ValueError(
                 f"algo.critic_learning_rate must be a positive number, got {self.critic_learning_rate}"
             )
-        if self.critic_max_grad_norm < 0:
+        if not self.critic_max_grad_norm >= 0:
             raise ValueError(
                 f"algo.critic_max_grad_norm must not be negative (0: no clipping), got {self.critic_max_grad_norm}"
             )

@@ -159,6 +159,14 @@ class Algorithm(ABC):
                 raise ValueError(f"algo.{name} must be one of {get_args(kind)}, got {vars(self)[name]!r}")
 
     @property
+    def discount(self) -> float:
+        """Discount between the turns of the return that :meth:`credit` estimates; whoever judges credit replays with it.
+
+        An algorithm that discounts has a field of this name in its place; one around another gives the other's.
+        """
+        return 1.0
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the loss reads ``Batch.reference_logprobs``."""
         return False

@@ -36,7 +36,8 @@ class C3(GroupRelative):
 
     fan_out: int | list[int] = 4
     """n, candidates at each decision, the anchor's own among them; or a list, n for each turn, of which the last entry
-    holds for all later turns, such as [2, 4]. Default: 7 evaluations for two agents and one turn, about MAGRPO's 8."""
+    holds for all later turns, such as [2, 4] (the authors' for two roles, one after the other, and 8 samples a task).
+    Default, ours: 7 evaluations for two agents and one turn, about MAGRPO's 8."""
     baseline: Literal["mean", "none", "leave_one_out", "max"] = "leave_one_out"
     """What a return is compared with (paper: leave_one_out, the mean of the other candidates)."""
     normalize: Literal["std", "none"] = "none"

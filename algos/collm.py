@@ -47,7 +47,8 @@ class CoLLM(ActorCritic):
     """One critic that reads all conversations (CC; the paper's better one on long horizons and sparse rewards), or one for
     each agent's own (DC)."""
     length_weighting: LengthWeighting = "sum"
-    """log pi of a response is the sum over its tokens (paper); ``constant`` and ``token_mean`` divide it."""
+    """log pi of a response is the sum over its tokens (paper, and the authors' code); ``constant`` and ``token_mean`` divide
+    it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

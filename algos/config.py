@@ -166,12 +166,12 @@ def validate_run(
     if algorithm.plays_initial_policies and no_reference:
         raise ValueError(
             "the algorithm plays with the initial policies and the team keeps none: with full weights set "
-            "team.reference to copy, with LoRA to adapter-off, or choose other partners (algo.partner)"
+            "team.reference to copy, with LoRA to adapter-off, or choose other partners"
         )
     if algorithm.needs_reference and no_reference:
         raise ValueError(
             "the algorithm asks for KL to a reference policy and the team keeps none: with full weights set "
-            "team.reference to copy, with LoRA to adapter-off, or set algo.kl_coef to 0"
+            "team.reference to copy, with LoRA to adapter-off, or leave the KL out (kl_coef 0)"
         )
 
 

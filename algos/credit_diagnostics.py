@@ -80,18 +80,16 @@ def diagnose(
     tasks: Sequence[tuple[int, int | str | None]],
     contexts: int = 16,
     replays: int = 8,
-    discount: float = 1.0,
     seed: int = 0,
 ) -> dict[str, Diagnosis]:
     """Let an algorithm collect and credit experience, and replay what it credited.
 
     Args:
-        algorithm: Whose credit is meant.
+        algorithm: Whose credit is meant; returns of replays have its discount.
         rollout: Of the team and environment; its cost grows by all that is played.
         tasks: A seed and a task for each root.
         contexts: Groups of each agent that are replayed, drawn among all (fewer where there are fewer).
         replays: Episodes for each response, 2 or more; also the candidates and answers that influence is measured on.
-        discount: Between turns of a return.
         seed: Draws the contexts.
 
     Returns:
@@ -119,7 +117,7 @@ def diagnose(
         own = [group for group in groups if group.samples[0].agent == agent]
         chosen += [own[k] for k in sorted(rng.permutation(len(own))[:contexts])]
     found = locate(chosen, roots)
-    replay(found, rollout, replays, discount)
+    replay(found, rollout, replays, algorithm.discount)
     for context in found:
         context.influence = influence(context, rollout, replays)
     named = {agent: [c for c in found if c.agent == agent] for agent in rollout.agents}

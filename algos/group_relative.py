@@ -25,21 +25,25 @@ class GroupRelative(Algorithm):
     """Base of the algorithms without a critic; a subclass says how experience is collected and what is compared."""
 
     discount: float = 1.0
-    """gamma, applied between turns (MAGRPO's paper: 1)."""
+    """gamma, applied between turns. Ours: rewards of all turns count alike (the configurations of MAGRPO's authors for two
+    turns: 0.9 at first, 1 later)."""
     baseline: Literal["mean", "none", "leave_one_out", "max"] = "mean"
     """What a return is compared with in its group (MAGRPO's and GRPO's papers: mean; C3's: leave_one_out)."""
     normalize: Literal["std", "none"] = "std"
-    """std: divide by the group's population standard deviation (GRPO; MAGRPO's later configurations). With std all
-    four baselines give the same advantages, since each differs from the mean by a constant or a factor."""
+    """std: divide by the group's population standard deviation (GRPO; MAGRPO's later configurations; Dr. GRPO argues
+    against it). With std all four baselines give the same advantages, since each differs from the mean by a constant or
+    a factor."""
     length_weighting: LengthWeighting = "constant"
     """A response's token log-probabilities are summed (MAGRPO's paper), divided by max_new_tokens (Dr. GRPO, arXiv
-    2503.20783), or by the response's own length (GRPO's paper)."""
+    2503.20783, with TRL's constant), or by the response's own length (GRPO's paper)."""
     clip: float = 0.2
-    """Clipping range of the importance ratio, which enters where experience is used more than once (PPO, GRPO)."""
+    """Clipping range of the importance ratio, which enters where experience is used more than once (0.2 in C3's recipe and
+    in TRL's GRPO and PPO; GRPO's paper gives none). Ratios of whole responses want less: GSPO 3e-4 below, 4e-4 above."""
     ratio_level: RatioLevel = "token"
     """A ratio for each token, or exp(mean over tokens of the log-ratio) for the response (GSPO, arXiv 2507.18071)."""
     kl_coef: float = 0.0
-    """Weight of the KL to the reference policy (k3 estimator); 0 needs no reference."""
+    """Weight of the KL to the reference policy (k3 estimator); 0 needs no reference, and is what MAGRPO's authors and TRL's
+    GRPO use (GRPO's paper: 0.04; C3's recipe: 0.01, adapted)."""
 
     def validate(self, agents: Sequence[str]) -> None:
         """Refuse settings that cannot work; see :meth:`Algorithm.validate`."""
@@ -47,7 +51,7 @@ class GroupRelative(Algorithm):
         self.check_choices(GroupRelative)
         if not 0 <= self.discount <= 1:
             raise ValueError(f"algo.discount must be in [0, 1], got {self.discount}")
-        if self.clip <= 0 or self.kl_coef < 0:
+        if not (self.clip > 0 and self.kl_coef >= 0):
             raise ValueError(
                 f"algo.clip must be positive and algo.kl_coef not negative, got {self.clip}, {self.kl_coef}"
             )

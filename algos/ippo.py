@@ -44,34 +44,37 @@ class IPPO(ActorCritic):
     """Independent PPO; with ``critic="central"`` MAPPO."""
 
     epochs: int = 4
-    """Passes over the same experience, of the policy and of the critic (PPO, arXiv 1707.06347: 3 to 15; TRL: 4)."""
+    """Passes over the same experience, of the policy and of the critic (CleanRL, TRL: 4; MAPPO's code: 15)."""
     level: Literal["token", "turn"] = "token"
     """A value and an advantage for each token, or one of each for a turn."""
     gae_lambda: float = 1.0
-    """lambda, per token or turn. Ours: PPO's 0.95 per token would leave 0.6 % of a reward after 100 tokens."""
+    """lambda, per token or turn. Ours: the 0.95 of CleanRL, TRL and MAPPO's code, per token, would leave 0.6 % of a reward
+    after 100 tokens."""
     clip: float = 0.2
-    """Clipping range of the importance ratio (PPO, MAPPO: 0.2)."""
+    """Clipping range of the importance ratio (CleanRL, TRL, MAPPO's code: 0.2)."""
     value_clip: float = 0.2
-    """How far a value may move from its old one before its loss stops falling; 0 does not clip (MAPPO: 0.2)."""
+    """How far a value may move from its old one before its loss stops falling, in units of the reward; 0 does not clip (TRL:
+    0.2; MAPPO's code: 0.2, of values that it normalises)."""
     value_coef: float = 0.5
-    """Weight of the value loss where the trunk is shared (CleanRL, TRL's PPO: 0.5 and 0.1)."""
+    """Weight of the squared error where the trunk is shared. Ours (of half of it, CleanRL: 0.5, TRL: 0.1)."""
     entropy_coef: float = 0.0
-    """c_H, weight of the entropy bonus (MAPPO: 0.01; RLHF: none)."""
+    """c_H, weight of the entropy bonus (TRL's PPO has none; MAPPO's code, CleanRL: 0.01)."""
     target_kl: float = 0.0
     """An agent's update ends before a step whose mini-batch is further than this from the policy that sampled, in nats
-    per token; 0 never ends it (CleanRL: off, or 0.01)."""
+    per token; 0 never ends it (CleanRL: off, and looked at once an epoch)."""
     normalize_advantages: bool = True
-    """Subtract the mean and divide by the standard deviation over all of an agent's advantages of a training step
-    (PPO's published code: over a mini-batch)."""
+    """Subtract the mean and divide by the standard deviation over all of an agent's advantages of a training step (as
+    MAPPO's code; CleanRL: over a mini-batch)."""
     critic: Literal["independent", "central"] = "independent"
     """What an agent's critic reads: its own conversation (IPPO), or everybody's, under their names (MAPPO)."""
     critic_trunk: Literal["own", "shared"] = "own"
-    """A critic reads with an adapter (or a copy) of its own, or is a head on the policy that the policy's loss trains."""
+    """A critic reads with an adapter (or a copy) of its own (MAPPO's code: networks of their own), or is a head on the
+    policy that the policy's loss trains."""
 
     def validate(self, agents: Sequence[str]) -> None:
         """Refuse settings that cannot work; see :meth:`Algorithm.validate`."""
         super().validate(agents)
-        if self.clip <= 0:
+        if not self.clip > 0:
             raise ValueError(f"algo.clip must be positive, got {self.clip}")
         if not 0 <= self.gae_lambda <= 1:
             raise ValueError(f"algo.gae_lambda must be in [0, 1], got {self.gae_lambda}")
@@ -162,7 +165,7 @@ class IPPO(ActorCritic):
         return loss
 
     def value_error(self, values: Tensor, targets: Tensor, old_values: Tensor) -> Tensor:
-        """max((V - R)^2, (V_clip - R)^2), V_clip = V_old + clip(V - V_old, -eps_V, eps_V) (PPO's published code)."""
+        """max((V - R)^2, (V_clip - R)^2), V_clip = V_old + clip(V - V_old, -eps_V, eps_V) (CleanRL, MAPPO's code)."""
         error = super().value_error(values, targets, old_values)
         if self.value_clip == 0:
             return error

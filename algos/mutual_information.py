@@ -66,7 +66,7 @@ class LowerBound(Estimator):
 class UpperBound(Estimator):
     """CLUB (arXiv 2006.12013): an upper bound where q(u|s) is p(u|s), or nearer to it than to p(u).
 
-    q is Gaussian with a mean and a variance for each component of u; variances stay between 1/e and e, as in CLUB's
+    q is Gaussian with a mean and a variance for each component of u; variances stay between 1/e and e, as in PMIC's
     published code, so that a state seen once cannot make q a spike.
     """
 

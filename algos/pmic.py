@@ -59,21 +59,23 @@ class PMIC(Algorithm):
     base_kwargs: dict[str, Any] = field(default_factory=dict)
     """Its settings where they are not its defaults, singly (--algo.base_kwargs.group_size 4) or as JSON."""
     mode: Mode = "both"
-    """both; max: only I_low enters the reward (alpha), min: only I_up (beta). Controls of the paper."""
+    """both; controls: max, only I_low enters the reward (alpha); min, only I_up (beta)."""
     alpha: float = 0.01
-    """Weight of I_low in the reward, in rewards per standard deviation (ours)."""
+    """Weight of I_low in the reward, in rewards per standard deviation (the paper's code, predator-prey with 3 agents: 0.01
+    of I_low itself)."""
     beta: float = 0.1
-    """Weight of I_up in the reward, in rewards per standard deviation (ours)."""
+    """Weight of I_up in the reward, in rewards per standard deviation (the paper's code, there: 0.1 of I_up itself)."""
     positive_size: int = 128
     """Episodes of the positive buffer (the paper's code: 1000 transitions, in runs of millions)."""
     negative_size: int = 512
     """Episodes of the negative buffer, the oldest leave first (the paper's code: 1000 transitions)."""
     mean_window: int = 1000
-    """Episodes whose mean normalised return a positive must exceed (the paper's code: 1000)."""
+    """Episodes whose mean normalised return a positive must exceed (the paper's code: 1000, returns as they are)."""
     embedding_size: int = 256
-    """Numbers in the embedding of one text; s and u have one for each agent."""
+    """Numbers in the embedding of one text; s and u have one for each agent (ours)."""
     estimator_updates: int = 10
-    """Optimizer steps of each estimator after every training step."""
+    """Optimizer steps of each estimator after every training step (ours; the paper's code: one in 100 steps of the
+    environment, over millions)."""
     estimator_batch_size: int = 128
     """Pairs in such a step, each compared with all others of it (the paper's code: 1024)."""
     estimator_learning_rate: float = 1e-3
@@ -144,7 +146,8 @@ class PMIC(Algorithm):
 
     def validate_environment(self, env: ParallelEnv) -> None:
         """Refuse what the base refuses."""
-        self.wrapped.validate_environment(env)
+        with self._told_of_base():
+            self.wrapped.validate_environment(env)
 
     def validate_learners(self, learners: Sequence[str]) -> None:
         """Refuse what the base refuses."""
@@ -155,6 +158,11 @@ class PMIC(Algorithm):
     def copies_episodes(self) -> bool:
         """As the base."""
         return self.wrapped.copies_episodes
+
+    @property
+    def discount(self) -> float:
+        """As the base."""
+        return self.wrapped.discount
 
     @property
     def needs_reference(self) -> bool:

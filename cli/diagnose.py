@@ -98,9 +98,7 @@ def _diagnosed(folder: Path, args: dict[str, Any]) -> dict[str, Any]:
     known = getattr(instances.env, "tasks", None)  # environments of others have none
     tasks = [(seed + k, None if known is None else k % len(known)) for k in range(args["tasks"])]
     with Console().status("playing and replaying"):
-        found = diagnose(
-            algorithm, rollout, tasks, args["contexts"], args["replays"], settings.get("discount", 1.0), seed
-        )
+        found = diagnose(algorithm, rollout, tasks, args["contexts"], args["replays"], seed)
     return {
         "run": str(folder),
         "env": config["env"]["id"],

@@ -34,13 +34,16 @@ class DifferenceReward(MAGRPO):
 
     def collect(self, rollout: Rollout, tasks: Sequence[tuple[int, int | str | None]]) -> list[Node]:
         roots = super().collect(rollout, tasks)
+        # By what was said, which a copy of a node shares: an algorithm around this one credits copies.
         self.without = {
-            id(node): self.rewards_without(node, rollout) for root in roots for node in root.subtree()
+            id(node.responses): self.rewards_without(node, rollout)
+            for root in roots
+            for node in root.subtree()
         }
         return roots
 
     def joint_returns(self, node: Node) -> np.ndarray:
-        return super().joint_returns(node) - self.without[id(node)]
+        return super().joint_returns(node) - self.without[id(node.responses)]
 
     def rewards_without(self, node: Node, rollout: Rollout) -> np.ndarray:
         """r(a_-i, c_i) of every joint action and agent, shape (J, N)."""

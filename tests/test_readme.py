@@ -94,15 +94,19 @@ def test_sandbox_examples_judge_what_they_say(page: str) -> None:
     assert names["report"].verdicts[1].call == "square(-1) -> -3"
 
 
-def test_own_algorithm_of_the_readme_gives_a_group_advantages() -> None:
+def test_own_algorithm_of_the_readme_gives_a_group_advantages(tmp_path: Path) -> None:
     np = pytest.importorskip("numpy")
     pytest.importorskip("torch")
+    from textmarl.algos import resolve
+
     (example,) = (code for code in examples("README.md") if "class Wins" in code)
-    names: dict = {"__name__": "wins"}
-    exec(example, names)
+    (tmp_path / "wins.py").write_text(example, encoding="utf-8")
+    own: Any = resolve(f"{tmp_path / 'wins.py'}:Wins")
     # 3 beats both others, 1 loses to both, 2 beats one and loses to one.
-    advantages = names["Wins"](group_size=3).advantages(np.array([3.0, 1.0, 2.0]))
-    assert advantages == pytest.approx([2 / 3, -2 / 3, 0.0])
+    credits = np.array([3.0, 1.0, 2.0])
+    assert own(group_size=3).advantages(credits) == pytest.approx([2 / 3, -2 / 3, 0.0])
+    # A lead of 1 is half a win where 2 make a whole one.
+    assert own(group_size=3, lead=2.0).advantages(credits) == pytest.approx([1.5 / 3, -1.5 / 3, 0.0])
 
 
 def train_in(folder: Path, command: str, *more: str) -> list[dict]:
@@ -173,4 +177,5 @@ def test_own_algorithm_of_the_readme_is_trained(tmp_path: Path, monkeypatch: pyt
     Path("wins.py").write_text(example, encoding="utf-8")
     metrics = train_in(tmp_path, command, *SMALL, *SHORT)
     assert len(metrics) == 1
-    assert "wins.py:Wins" in (tmp_path / "runs" / "wins" / "config.yaml").read_text()
+    saved = (tmp_path / "runs" / "wins" / "config.yaml").read_text()
+    assert "wins.py:Wins" in saved and "lead: 0.2" in saved

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from textmarl.algos import MAGRPO, Algorithm, resolve
+from textmarl.algos import IPPO, MAGRPO, Algorithm, resolve
 
 OWN = '''
 from dataclasses import dataclass
@@ -67,3 +67,29 @@ def test_a_file_without_an_algorithm_says_what_one_is(tmp_path: Path) -> None:
     file.write_text("from textmarl.algos import MAGRPO\n")
     with pytest.raises(ValueError, match=r"it defines: none \(a subclass of textmarl\.algos\.Algorithm\)"):
         resolve(str(file))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "field"),
+    [
+        (algorithm, field)
+        for algorithm, names in (
+            (MAGRPO, ("discount", "clip", "kl_coef")),
+            (
+                IPPO,
+                (
+                    "discount",
+                    "clip",
+                    "value_clip",
+                    "gae_lambda",
+                    "critic_learning_rate",
+                    "critic_max_grad_norm",
+                ),
+            ),
+        )
+        for field in names
+    ],
+)
+def test_a_setting_that_is_no_number_is_refused_by_name(algorithm: type[Algorithm], field: str) -> None:
+    with pytest.raises(ValueError, match=rf"algo\.{field} .*got .*nan"):
+        algorithm(**{field: float("nan")}).validate(["first", "second"])

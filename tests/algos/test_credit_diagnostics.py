@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from textmarl.agents import Response
 from textmarl.agents.scoring import Scores
-from textmarl.algos import C3, GRPO, IGRPO, MAGRPO, Group, Node, resolve
+from textmarl.algos import C3, GRPO, IGRPO, MAGRPO, PMIC, Algorithm, Group, Node, resolve
 from textmarl.algos.credit_diagnostics import Diagnosis, diagnose, locate, spearman
 from textmarl.envs import Outcome, TaskSet, TextEnv
 from textmarl.envs.protocols import Pipeline, Single
@@ -33,6 +34,14 @@ class Numbers(TextEnv):
 
     def judge(self, responses: dict[str, str]) -> Outcome:
         return Outcome({"score": 10.0 * int(responses["first"]) + int(responses["second"])})
+
+
+class Regretted(Numbers):
+    """Turn 1 pays the first agent's number x, turn 2 takes back half as much again: x - discount * 1.5 x."""
+
+    def judge(self, responses: dict[str, str]) -> Outcome:
+        said = self.history[0].responses if self.history else responses
+        return Outcome({"score": (-1.5 if self.history else 1.0) * int(said["first"])})
 
 
 class Cycle:
@@ -119,6 +128,36 @@ def test_what_follows_is_played_by_everybody_to_the_end(exact: Any) -> None:
         exact, MAGRPO(group_size=3), Numbers(max_turns=2), {a: Cycle(*"123") for a in TRUE}, replays=6
     )
     assert found["all"].responses == 4 * 2 * 3 and found["first"].fidelity > 0.5  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        MAGRPO(group_size=3, discount=0.5),
+        C3(fan_out=3, discount=0.5),
+        IGRPO(group_size=6, partner="resampled", discount=0.5),
+        PMIC(base="magrpo", base_kwargs={"group_size": 3, "discount": 0.5}),
+        PMIC(base="c3", base_kwargs={"fan_out": 3, "discount": 0.5}),
+    ],
+    ids=["magrpo", "c3", "igrpo", "pmic around magrpo", "pmic around c3"],
+)
+def test_replays_are_worth_their_return_at_the_algorithms_own_discount(exact: Any, algorithm: Any) -> None:
+    """At 0.5 a number x is worth 0.25 x, at 1 it would be worth -0.5 x: the order is the other way round."""
+    algorithm.setup(SimpleNamespace(names=list(TRUE)), seed=0)
+    policies = {"first": Cycle(*"123"), "second": Cycle("1")}
+    found = examined(exact, algorithm, Regretted(max_turns=2), policies, replays=6)
+    assert found["first"].within == pytest.approx(1.0)
+
+
+def test_every_algorithm_tells_its_discount() -> None:
+    for name in ("c3", "collm", "grpo", "igrpo", "ippo", "magrpo"):
+        assert resolve(name)(discount=0.5).discount == 0.5  # type: ignore[call-arg]
+        assert PMIC(base=name, base_kwargs={"discount": 0.25}).discount == 0.25
+
+    class Plain(Algorithm):
+        collect = credit = loss = None  # type: ignore[assignment]
+
+    assert Plain().discount == 1, "whoever has no such field adds rewards up as they are"
 
 
 def test_a_response_is_found_at_its_own_history(exact: Any, syllables: Any, counter: Any) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import math
+import shlex
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +17,14 @@ import pytest
 import yaml
 
 from textmarl.agents import Team
-from textmarl.algos import MAGRPO, Trainer, resolve
+from textmarl.algos import MAGRPO, PMIC, Trainer, resolve
 from textmarl.cli.settings import read_settings
 from textmarl.envs.protocols import Pipeline
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-COMA, DIFFERENCE = (str(EXAMPLES / f"{name}.py") for name in ("counterfactual_baseline", "difference_reward"))
+COMA, DIFFERENCE, BETTER = (
+    str(EXAMPLES / f"{name}.py") for name in ("counterfactual_baseline", "difference_reward", "own_algorithm")
+)
 
 
 def team_reward(syllables: Any, task: int, texts: dict[str, str]) -> float:
@@ -100,7 +105,35 @@ def test_they_play_under_a_protocol_and_over_several_turns(
         assert {group.samples[0].agent for group in groups} == set(env.possible_agents)
 
 
-@pytest.mark.parametrize(("path", "own"), [(COMA, {"count_own": False}), (DIFFERENCE, {"default_text": "x"})])
+@pytest.mark.parametrize("path", [COMA, DIFFERENCE, BETTER])
+def test_they_credit_inside_another_algorithm_as_alone(
+    exact: Any, syllables: Any, counter: Any, path: str
+) -> None:
+    env = syllables(2, max_turns=2)
+    inside = PMIC(base=path, base_kwargs={"group_size": 2}, alpha=0.0, beta=0.0)
+    inside.setup(SimpleNamespace(names=env.possible_agents), seed=0)  # type: ignore[arg-type]
+    roots = exact.collect(inside, env, {agent: counter() for agent in env.possible_agents})
+    shaped, alone = (list(own.credit(roots, env.possible_agents)) for own in (inside, inside.wrapped))
+    assert alone and [group.samples for group in shaped] == [group.samples for group in alone]
+
+
+@pytest.mark.parametrize("path", [COMA, DIFFERENCE, BETTER])
+def test_the_command_at_the_head_of_the_file_is_one(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(EXAMPLES.parent)
+    head = str(ast.get_docstring(ast.parse(Path(path).read_text(encoding="utf-8"))))
+    (command,) = (part for part in head.split("\n\n") if part.startswith("textmarl train "))
+    words = shlex.split(command.replace("\\\n", " "))[2:]
+    run = words.index("--run") + 1
+    words[run] = str(tmp_path / "run")
+    assert type(read_settings(words).algorithm).__name__ in Path(path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("path", "own"),
+    [(COMA, {"count_own": False}), (DIFFERENCE, {"default_text": "x"}), (BETTER, {"keep": 0.7})],
+)
 def test_they_are_short_and_their_own_fields_are_flags_and_yaml(
     path: str, own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

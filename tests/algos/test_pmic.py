@@ -113,6 +113,16 @@ def test_an_episode_is_worth_what_the_environment_paid_over_its_turns(exact: Any
         assert found.episode(path).states.shape == (len(path), 32)
 
 
+def test_whatever_can_be_asked_of_an_algorithm_is_asked_of_the_base() -> None:
+    """What PMIC would inherit instead would be the answer of an algorithm that has no settings."""
+    asked = {
+        name
+        for name, own in vars(Algorithm).items()
+        if not name.startswith("_") and (callable(own) or isinstance(own, property))
+    }
+    assert asked - set(vars(PMIC)) == {"check_choices"}, "a helper of validate()"
+
+
 # -------------------------------------------------------------------------------------------------- the shaped reward
 
 

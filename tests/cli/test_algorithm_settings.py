@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from textmarl.agents import Team
+from textmarl.agents import models, team
 from textmarl.algos import C3, IGRPO, MAGRPO, PMIC
 from textmarl.cli import main
 from textmarl.cli.settings import read_settings
@@ -16,8 +17,60 @@ from textmarl.cli.settings import read_settings
 CLIMBING = ["--env", "textmarl/Climbing-v0"]
 THREE = [*CLIMBING, "--env.kwargs.n_agents", "3"]
 FULL = ["--team.tuning", "full"]
+ONE_WRITER = ["--env.kwargs.protocol", "single"]
+INDIVIDUAL = ["--env.kwargs.reward", "individual"]
+EXAMPLES = Path(__file__).parents[2] / "examples"
+COMA, DIFFERENCE = (str(EXAMPLES / f"{name}.py") for name in ("counterfactual_baseline", "difference_reward"))
+AROUND = "pmic around "
+ALONE = ["magrpo", "grpo", "igrpo", "c3", "ippo", "collm", COMA, DIFFERENCE]
+ALGORITHMS = [*ALONE, *(AROUND + name for name in ("magrpo", "igrpo", "c3", "collm"))]
+
+
+def run_of(algorithm: str, *more: str, **fields: str) -> list[str]:
+    """The words of a run in Climbing; an algorithm inside another takes its fields by `base_kwargs`."""
+    inner = algorithm.removeprefix(AROUND)
+    outer, prefix = (["pmic", "--algo.base", inner], "base_kwargs.") if inner != algorithm else ([inner], "")
+    flags = [word for name, value in fields.items() for word in (f"--algo.{prefix}{name}", value)]
+    return [*CLIMBING, *(ONE_WRITER if inner == "grpo" else []), "--algo", *outer, *flags, *more]
+
+
+def mistakes_of(algorithm: str) -> Iterator[tuple[str, list[str], str]]:
+    """Each mistake that can be made with an algorithm: what it is, the words, what the message says to do."""
+    inner = algorithm.removeprefix(AROUND)
+    message = "unknown option --algo.no_such" if inner == algorithm else "Option 'no_such' is not accepted"
+    yield "a field that is not there", run_of(algorithm, no_such="1"), message
+    yield "individual rewards", run_of(algorithm, *INDIVIDUAL), 'no individual rewards: use reward="team"'
+    if inner in ("ippo", "collm"):
+        return
+    keeps_none = "set team.reference to copy, with LoRA to adapter-off, or leave the KL out (kl_coef 0)"
+    yield "KL on full weights", run_of(algorithm, *FULL, kl_coef="0.1"), keeps_none
+    yield "KL, no reference", run_of(algorithm, "--team.reference", "none", kl_coef="0.1"), keeps_none
+    if inner == "c3":
+        yield "one candidate", run_of(algorithm, fan_out="1"), "2 or more at every turn, got 1"
+        return
+    alone = "algo.group_size 2 or more" if inner == COMA else "Use a larger group, or algo.baseline none"
+    yield "a group of one", run_of(algorithm, group_size="1"), alone
+    if inner == "igrpo":
+        yield (
+            "G/N below 2",
+            run_of(algorithm, group_size="2"),
+            "two members or more each: 2 does not do for 2. Use 4",
+        )
+        yield (
+            "G/N no number",
+            run_of(algorithm, group_size="5"),
+            "5 does not do for 2. Use 4 or another multiple of 2",
+        )
+    elif inner != "grpo":
+        chain = run_of(algorithm, branching="chain", joint_mode="cross")
+        yield "a chain of cross joint actions", chain, "or algo.branching tree"
+
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
+    f"{Path(algorithm).stem}: {what}": (words, message)
+    for algorithm in ALGORITHMS
+    for what, words, message in mistakes_of(algorithm)
+} | {
     "a field that is not there": (
         [*CLIMBING, "--algo", "igrpo", "--algo.partners", "fixed"],
         "unknown option --algo.partners; did you mean '--team.partners' or '--algo.partner'",
@@ -42,14 +95,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         [*THREE, "--algo", "pmic", "--algo.base", "igrpo"],
         "Use 6 or another multiple of 3 (algo.base igrpo: its settings are algo.base_kwargs)",
     ),
-    "one response has no group": (
-        [*CLIMBING, "--algo.group_size", "1"],
-        "Use a larger group, or algo.baseline none with algo.normalize none (REINFORCE)",
-    ),
-    "one candidate has no alternative": (
-        [*CLIMBING, "--algo", "c3", "--algo.fan_out", "1"],
-        "2 or more at every turn, got 1",
-    ),
+    "a clipping range that is no number": ([*CLIMBING, "--algo.clip", "nan"], "--algo.clip: expected float"),
     "a list with one candidate": (
         [*CLIMBING, "--algo", "c3", "--algo.fan_out", "[4,1]"],
         "2 or more at every turn, got [4, 1]",
@@ -63,8 +109,13 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         "algo.epochs and algo.minibatches must be 1, got 2 and 1",
     ),
     "one value for rewards that differ": (
-        ["--env", "textmarl/TLDR-v1", "--env.kwargs.reward", "individual", "--algo", "collm"],
+        ["--env", "textmarl/TLDR-v1", *INDIVIDUAL, "--algo", "collm"],
         "cannot foretell the environment's reward individual",
+    ),
+    "one value for rewards that differ, inside": (
+        ["--env", "textmarl/TLDR-v1", *INDIVIDUAL, "--algo", "pmic", "--algo.base", "collm"],
+        "set algo.critic to decentralized, or the environment's reward to team (algo.base collm: its settings are "
+        "algo.base_kwargs)",
     ),
     "a group that cannot be divided": (
         [*THREE, "--algo", "igrpo"],
@@ -74,18 +125,6 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         [*THREE, "--algo", "igrpo", "--algo.group_size", "3"],
         "two members or more each: 3 does not do for 3. Use 6",
     ),
-    "chains of cross joint actions": (
-        [*CLIMBING, "--algo.branching", "chain", "--algo.joint_mode", "cross"],
-        "Use algo.joint_mode aligned, or algo.branching tree",
-    ),
-    "KL on full weights": (
-        [*CLIMBING, *FULL, "--algo.kl_coef", "0.1"],
-        "set team.reference to copy, with LoRA to adapter-off, or set algo.kl_coef to 0",
-    ),
-    "KL on full weights, C3": (
-        [*CLIMBING, *FULL, "--algo", "c3", "--algo.kl_coef", "0.1"],
-        "set team.reference to copy",
-    ),
     "initial partners of full weights": (
         [*CLIMBING, *FULL, "--algo", "igrpo", "--algo.partner", "frozen"],
         "plays with the initial policies and the team keeps none: with full weights set team.reference to copy",
@@ -94,29 +133,40 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         [*CLIMBING, "--algo", "grpo"],
         "Wrap the environment in the protocol single (env.kwargs.protocol single",
     ),
-    "individual rewards that are not defined": (
-        [*CLIMBING, "--algo", "igrpo", "--algo.partner", "aligned", "--env.kwargs.reward", "individual"],
-        'Climbing defines no individual rewards: use reward="team"',
-    ),
     "individual rewards of groups that are not sampled together": (
-        ["--env", "textmarl/TLDR-v1", "--env.kwargs.reward", "individual", "--algo", "igrpo"],
+        ["--env", "textmarl/TLDR-v1", *INDIVIDUAL, "--algo", "igrpo"],
         "goes with algo.partner aligned",
     ),
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_refused_before_a_model_is_loaded(
-    mistake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever loads a model fails."""
+
     def load(*_: Any, **__: Any) -> Any:
         raise AssertionError("a model was asked for")
 
-    monkeypatch.setattr(Team, "create", load)
+    for module in (models, team):
+        monkeypatch.setattr(module, "load_model", load)
+
+
+@pytest.mark.usefixtures("no_models")
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused_before_a_model_is_loaded(
+    mistake: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     words, message = MISTAKES[mistake]
-    assert main(["train", *words, "--team.model", "no/such", "--run", "run"]) == 2
+    assert main(["train", *words, "--run", "run"]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not Path("run").exists()
+
+
+@pytest.mark.usefixtures("no_models")
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=[Path(name).stem for name in ALGORITHMS])
+def test_without_a_mistake_a_model_is_loaded(algorithm: str) -> None:
+    with pytest.raises(AssertionError, match="a model was asked for"):
+        main(["train", *run_of(algorithm), "--run", "run"])
 
 
 def test_a_field_in_a_file_that_the_algorithm_does_not_have_is_refused_by_key(
