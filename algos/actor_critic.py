@@ -91,8 +91,6 @@ class ActorCritic(Algorithm):
         self.check_choices(type(self))
         if self.group_size < 1:
             raise ValueError(f"algo.group_size must be at least 1, got {self.group_size}")
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"algo.discount must be in [0, 1], got {self.discount}")
         if not (self.critic_learning_rate > 0 and math.isfinite(self.critic_learning_rate)):
             raise ValueError(
                 f"algo.critic_learning_rate must be a positive number, got {self.critic_learning_rate}"

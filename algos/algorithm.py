@@ -134,6 +134,8 @@ class Algorithm(ABC):
             raise ValueError(
                 f"epochs and minibatches must be at least 1, got {self.epochs} and {self.minibatches}"
             )
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"algo.discount must be in [0, 1], got {self.discount}")
 
     def validate_learners(self, learners: Sequence[str]) -> None:  # noqa: B027  (most take any number)
         """Refuse settings that cannot work where these agents are trained and the others are partners.

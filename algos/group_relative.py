@@ -49,8 +49,6 @@ class GroupRelative(Algorithm):
         """Refuse settings that cannot work; see :meth:`Algorithm.validate`."""
         super().validate(agents)
         self.check_choices(GroupRelative)
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"algo.discount must be in [0, 1], got {self.discount}")
         if not (self.clip > 0 and self.kl_coef >= 0):
             raise ValueError(
                 f"algo.clip must be positive and algo.kl_coef not negative, got {self.clip}, {self.kl_coef}"
