@@ -100,8 +100,8 @@ def test_own_algorithm_of_the_readme_gives_a_group_advantages(tmp_path: Path) ->
     from textmarl.algos import resolve
 
     (example,) = (code for code in examples("README.md") if "class Wins" in code)
-    (tmp_path / "wins.py").write_text(example, encoding="utf-8")
-    own: Any = resolve(f"{tmp_path / 'wins.py'}:Wins")
+    (tmp_path / "own_wins.py").write_text(example, encoding="utf-8")
+    own: Any = resolve(f"{tmp_path / 'own_wins.py'}:Wins")
     # 3 beats both others, 1 loses to both, 2 beats one and loses to one.
     credits = np.array([3.0, 1.0, 2.0])
     assert own(group_size=3).advantages(credits) == pytest.approx([2 / 3, -2 / 3, 0.0])
