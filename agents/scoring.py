@@ -88,7 +88,10 @@ def shared_states(
     packed = Packed.of(beginnings, [[rest + row for rest, row in group] for group in tails], model.device)
     hidden = packed.forward(model)
     predicted_at = [
-        [place.start + len(rest) - 1 if rest else prompt.stop - 1, *range(place.start + len(rest), place.stop)]
+        [
+            place.start + len(rest) - 1 if rest else prompt.stop - 1,
+            *range(place.start + len(rest), place.stop),
+        ]
         for prompt, places, group in zip(packed.prompts, packed.responses, tails, strict=True)
         for place, (rest, _) in zip(places, group, strict=True)
     ]
