@@ -245,10 +245,7 @@ class _Piece:
             None if block.prompt is None else (key[:, block.prompt], value[:, block.prompt])
         )  # (V, P, d)
         length = self.key.shape[1]
-        future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-        future = torch.zeros(length, length, dtype=query.dtype, device=query.device).masked_fill(
-            future, -math.inf
-        )
+        future = torch.full((length, length), -math.inf, dtype=query.dtype, device=query.device).triu(1)
         future = future.repeat(self.query.shape[1] // length, 1)
         own = torch.baddbmm(future, self.query, self.key.transpose(1, 2), alpha=scale)
         if self.prompt is None:

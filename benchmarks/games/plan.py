@@ -86,12 +86,12 @@ class Method:
 
 
 GAMES = (
-    Game("Climbing", "Climbing-v0", 6000),
+    Game("Climbing", "Climbing-v0", 5000),
     Game("Chorus, 2 agents", "Chorus-v0", 4000, {"n_agents": 2}),
     Game("Chorus, 4 agents", "Chorus-v0", 4000, {"n_agents": 4}),
-    Game("Chorus, 8 agents", "Chorus-v0", 4000, {"n_agents": 8}),
+    Game("Chorus, 8 agents", "Chorus-v0", 5000, {"n_agents": 8}),
     Game("Decoy", "Decoy-v0", 6000),
-    Game("Relay, 2 agents", "Relay-v0", 30000, {"n_agents": 2, "dense": True}),
+    Game("Relay, 2 agents", "Relay-v0", 6000, {"n_agents": 2, "dense": True}),
 )
 
 # 16 can be divided among 2, 4 and 8 agents. In games of one turn a chain is what a tree is, too.
@@ -109,7 +109,7 @@ METHODS = (
     ),
     Method("CoLLM-CC", "collm", "collm", {**_GROUP, "critic_learning_rate": 3e-3, "critic": "central"}),
     Method("CoLLM-DC", "collm", "collm", {**_GROUP, "critic_learning_rate": 3e-3, "critic": "decentralized"}),
-    Method("C3", "c3", "c3", {"fan_out": 8, "normalize": "std"}),
+    Method("C3", "c3", "c3", {"fan_out": 4, "normalize": "std"}),
     Method("PMIC", "pmic", "pmic", {"base": "magrpo", "base_kwargs": _CHAIN}),
     Method("shuffled rewards", "magrpo", f"{Path(__file__).with_name('shuffled.py')}:Shuffled", _CHAIN),
 )
