@@ -107,8 +107,8 @@ METHODS = (
     Method(
         "MAPPO", "ippo", "ippo", {**_GROUP, "epochs": 2, "critic_learning_rate": 3e-3, "critic": "central"}
     ),
-    Method("CoLLM-CC", "collm", "collm", {**_GROUP, "critic_learning_rate": 3e-3, "critic": "central"}),
-    Method("CoLLM-DC", "collm", "collm", {**_GROUP, "critic_learning_rate": 3e-3, "critic": "decentralized"}),
+    Method("CoLLM-CC", "collm", "collm", {**_GROUP, "critic_learning_rate": 3e-2, "critic": "central"}),
+    Method("CoLLM-DC", "collm", "collm", {**_GROUP, "critic_learning_rate": 3e-2, "critic": "decentralized"}),
     Method("C3", "c3", "c3", {"fan_out": 4, "normalize": "std"}),
     Method("PMIC", "pmic", "pmic", {"base": "magrpo", "base_kwargs": _CHAIN}),
     Method("shuffled rewards", "magrpo", f"{Path(__file__).with_name('shuffled.py')}:Shuffled", _CHAIN),
