@@ -89,23 +89,37 @@ GAMES = (
     Game("Climbing", "Climbing-v0", 5000),
     Game("Chorus, 2 agents", "Chorus-v0", 4000, {"n_agents": 2}),
     Game("Chorus, 4 agents", "Chorus-v0", 4000, {"n_agents": 4}),
-    Game("Chorus, 8 agents", "Chorus-v0", 5000, {"n_agents": 8}),
-    Game("Decoy", "Decoy-v0", 6000),
-    Game("Relay, 2 agents", "Relay-v0", 6000, {"n_agents": 2, "dense": True}),
+    Game("Chorus, 8 agents", "Chorus-v0", 4000, {"n_agents": 8}),
+    Game("Decoy", "Decoy-v0", 5000),
+    Game("Relay, 2 agents", "Relay-v0", 5000, {"n_agents": 2, "dense": True}),
 )
 
-# 16 can be divided among 2, 4 and 8 agents. In games of one turn a chain is what a tree is, too.
 _GROUP: dict[str, Any] = {"group_size": 16}
+# Divided among the agents: four members each where there are eight.
+_SHARED: dict[str, Any] = {"group_size": 32}
+# In games of one turn a chain is what a tree is, too.
 _CHAIN = {**_GROUP, "branching": "chain"}
 
 METHODS = (
     Method("MAGRPO", "magrpo", "magrpo", _CHAIN),
     Method("GRPO, one policy", "grpo", "grpo", _CHAIN, single=True),
-    Method("IGRPO, resampled", "igrpo", "igrpo", {**_GROUP, "partner": "resampled"}),
-    Method("IGRPO, frozen", "igrpo", "igrpo", {**_GROUP, "partner": "frozen"}, reference="copy"),
-    Method("IPPO", "ippo", "ippo", {**_GROUP, "epochs": 2, "critic_learning_rate": 3e-3}),
+    Method("IGRPO, resampled", "igrpo", "igrpo", {**_SHARED, "partner": "resampled"}, tasks_per_step=2),
     Method(
-        "MAPPO", "ippo", "ippo", {**_GROUP, "epochs": 2, "critic_learning_rate": 3e-3, "critic": "central"}
+        "IGRPO, frozen",
+        "igrpo",
+        "igrpo",
+        {**_SHARED, "partner": "frozen"},
+        tasks_per_step=2,
+        reference="copy",
+    ),
+    Method("IPPO", "ippo", "ippo", {**_GROUP, "epochs": 2, "critic_learning_rate": 3e-3}),
+    # Its critics read what all agents read, once a step: with more episodes in a step they read less in all.
+    Method(
+        "MAPPO",
+        "ippo",
+        "ippo",
+        {**_GROUP, "epochs": 2, "critic_learning_rate": 3e-3, "critic": "central"},
+        tasks_per_step=8,
     ),
     Method("CoLLM-CC", "collm", "collm", {**_GROUP, "critic_learning_rate": 3e-2, "critic": "central"}),
     Method("CoLLM-DC", "collm", "collm", {**_GROUP, "critic_learning_rate": 3e-2, "critic": "decentralized"}),
