@@ -1,8 +1,8 @@
 """Conversations that begin alike: a history is encoded once for all that follows it.
 
-In a tree, every joint action of a node leads on to conversations that share that node's. What the prompts of different
-tasks have in common (a template, an instruction) is left to each: it is little, and in low precision a prompt then has
-exactly the keys and values that the update computes for it.
+In a tree, every joint action of a node leads on to conversations that share that node's. In sampling, what the prompts of
+different tasks have in common (a template, an instruction) is left to each: it is little. The update, which knows no tasks,
+looks at the prompts alone, and computes a beginning once where that saves more than it repeats.
 """
 
 from __future__ import annotations

@@ -23,17 +23,20 @@ from torch import Tensor
 #: Scores of one attention product held at once; more are computed a few heads at a time.
 MAX_SCORES = 1 << 25
 
+#: Tokens of a prompt whose attention is computed at once, together with all of the prompt before them.
+STRETCH = 256
+
 
 @dataclass
 class Block:
-    """K rows of tokens that see themselves and, where there is one, a prompt: a prompt itself, or its responses."""
+    """K rows of tokens that see themselves and, where there is one, a prompt: a stretch of a prompt, or its responses."""
 
     start: int
     """Where its first token is."""
     lengths: list[int]
     """The tokens of each of the K rows, which lie one after the other."""
     prompt: slice | None
-    """The tokens of the prompt that all rows see as well."""
+    """The tokens of the prompt that all rows see as well: for a stretch of it, those before."""
     gather: Tensor | None = None
     """(K * L,) token of each place of a rectangle, of length L; None where all rows have that length."""
     scatter: Tensor | None = None
@@ -98,7 +101,7 @@ class Packed:
         for prompt, group in zip(prompts, responses, strict=True):
             own = slice(len(ids), len(ids) + len(prompt))
             places_of_prompts.append(own)
-            blocks.append(Block(own.start, [len(prompt)], None))
+            blocks += _stretches(own)
             ids += prompt
             positions += range(len(prompt))
             first = len(ids)
@@ -163,6 +166,13 @@ class Packed:
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return 0: nothing comes before this row of tokens."""
         return 0
+
+
+def _stretches(prompt: slice) -> Iterator[Block]:
+    """Cut a prompt into stretches that see themselves and what comes before: what comes after is not computed at all."""
+    for start in range(prompt.start, prompt.stop, STRETCH):
+        before = slice(prompt.start, start) if start > prompt.start else None
+        yield Block(start, [min(STRETCH, prompt.stop - start)], before)
 
 
 def _ragged(block: Block, device: torch.device) -> Block:
@@ -245,10 +255,7 @@ class _Piece:
             None if block.prompt is None else (key[:, block.prompt], value[:, block.prompt])
         )  # (V, P, d)
         length = self.key.shape[1]
-        future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-        future = torch.zeros(length, length, dtype=query.dtype, device=query.device).masked_fill(
-            future, -math.inf
-        )
+        future = torch.full((length, length), -math.inf, dtype=query.dtype, device=query.device).triu(1)
         future = future.repeat(self.query.shape[1] // length, 1)
         own = torch.baddbmm(future, self.query, self.key.transpose(1, 2), alpha=scale)
         if self.prompt is None:

@@ -7,12 +7,14 @@ exist for a chunk of tokens at a time, forward and backward; the plain path hold
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from textmarl.agents.beginnings import Family, families
 from textmarl.agents.packed import Packed
 from textmarl.agents.prefix import pad_right
 from textmarl.agents.sampling import Sampling, TokenScores
@@ -44,6 +46,7 @@ def score_shared(
 ) -> Scores:
     """Score each prompt's responses in one packed row of tokens, the prompt computed once for all of them.
 
+    Of prompts beside each other that begin alike, as the histories of one task do, the beginning is computed once, too.
     Gradients flow back through the prompt. Nothing is padded but the result.
 
     Args:
@@ -76,17 +79,42 @@ def shared_states(
         (tokens, hidden) states of all n responses, one after the other; (n, L) token ids; (n, L) mask.
     """
     # The last token predicts nothing that is scored.
-    packed = Packed.of(prompts, [[response[:-1] for response in group] for group in responses], model.device)
+    rows = [[response[:-1] for response in group] for group in responses]
+    beginnings, tails = [], []
+    for family in _families(prompts, responses):
+        shared = family.shared
+        beginnings.append(prompts[family.members.start][:shared])
+        tails.append([(prompts[i][shared:], row) for i in family.members for row in rows[i]])
+    packed = Packed.of(beginnings, [[rest + row for rest, row in group] for group in tails], model.device)
     hidden = packed.forward(model)
     predicted_at = [
-        [prompt.stop - 1, *range(place.start, place.stop)]
-        for prompt, places in zip(packed.prompts, packed.responses, strict=True)
-        for place in places
+        [
+            place.start + len(rest) - 1 if rest else prompt.stop - 1,
+            *range(place.start + len(rest), place.stop),
+        ]
+        for prompt, places, group in zip(packed.prompts, packed.responses, tails, strict=True)
+        for place, (rest, _) in zip(places, group, strict=True)
     ]
     targets, lengths = pad_right([response for group in responses for response in group], model.device)
     mask = torch.arange(targets.shape[1], device=targets.device)[None] < lengths[:, None]
     states = hidden[torch.tensor([place for row in predicted_at for place in row], device=hidden.device)]
     return states, targets, mask
+
+
+def _families(prompts: list[list[int]], responses: list[list[list[int]]]) -> Iterator[Family]:
+    """Divide prompts into families whose common beginning is computed once, where that saves more than it repeats.
+
+    What follows the beginning is computed for each response: several responses to one prompt rather share all of it.
+    """
+    for family in families(prompts):
+        separately = sum(len(prompts[i]) for i in family.members)
+        together = family.shared + sum(
+            (len(prompts[i]) - family.shared) * len(responses[i]) for i in family.members
+        )
+        if together <= separately:
+            yield family
+        else:
+            yield from (Family(range(i, i + 1), len(prompts[i])) for i in family.members)
 
 
 def score_plain(

@@ -70,6 +70,7 @@ class ActorCritic(Algorithm):
         self.experience: dict[str, list[Sample]] = {}  # by critic, what it read since it was last trained
         self.optimizers: dict[str, torch.optim.AdamW] = {}
         self._micro_batch_tokens = 1024
+        self._encoded: dict[tuple[str, str], list[int]] = {}  # joint histories, by critic and text
 
     @property
     def has_own_trunks(self) -> bool:
@@ -107,7 +108,7 @@ class ActorCritic(Algorithm):
 
     def setup(self, team: Team, seed: int) -> None:
         """Create the critics and their optimizers."""
-        self.critics, self.optimizers, self.experience = {}, {}, {}
+        self.critics, self.optimizers, self.experience, self._encoded = {}, {}, {}, {}
         for index, (name, agent) in enumerate(self.seats(list(team.policies)).items()):
             own = int(random_stream(seed, index).initial_seed())
             if not self.has_own_trunks:
@@ -152,8 +153,19 @@ class ActorCritic(Algorithm):
 
     def collect(self, rollout: Rollout, tasks: Sequence[tuple[int, int | str | None]]) -> list[Node]:
         """Play ``group_size`` episodes of each task."""
-        self._micro_batch_tokens = rollout.micro_batch_tokens
+        self._micro_batch_tokens, self._encoded = rollout.micro_batch_tokens, {}
         return rollout.collect(tasks, self.group_size, "aligned", "chain")
+
+    def joint_prompt(self, name: str, node: Node, member: int) -> list[int]:
+        """Return the joint history of one of a node's joint actions as a critic reads it: token ids.
+
+        The members of a group have the same one; each is encoded once a training step.
+        """
+        history = joint_history(conversations_at(node, member))
+        key = (name, repr(history))
+        if key not in self._encoded:
+            self._encoded[key] = self.critic_called(name).trunk.encode(history)
+        return self._encoded[key]
 
     def value(self, name: str, played: list[list[Turn]], gae_lambda: float) -> None:
         """Ask a critic for values and fill in values, targets and advantages at every position.

@@ -26,9 +26,7 @@ from torch import Tensor
 
 from textmarl.algos.actor_critic import (
     ActorCritic,
-    conversations_at,
     grouped,
-    joint_history,
     response_at,
     turns_of,
 )
@@ -105,7 +103,7 @@ class CoLLM(ActorCritic):
     def _position(self, node: Node, member: int, name: str, weight: float) -> Sample | None:
         """Return what a critic reads: the joint history, at every turn; or an agent's prompt, where it is asked."""
         if name == CENTRAL and self.critic == "central":
-            prompt_ids = self.critic_called(name).trunk.encode(joint_history(conversations_at(node, member)))
+            prompt_ids = self.joint_prompt(name, node, member)
         else:
             said = response_at(node, member, name)
             if not said.token_ids:

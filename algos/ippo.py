@@ -28,9 +28,7 @@ from torch import Tensor
 from textmarl.algos.actor_critic import (
     ActorCritic,
     Turn,
-    conversations_at,
     grouped,
-    joint_history,
     response_at,
     turns_of,
 )
@@ -124,8 +122,7 @@ class IPPO(ActorCritic):
             return None
         prompt_ids = said.prompt_ids
         if self.critic == "central":
-            everything = joint_history(conversations_at(node, member))
-            prompt_ids = self.critic_called(agent).trunk.encode(everything)
+            prompt_ids = self.joint_prompt(agent, node, member)
         # One token stands for a turn: the value before it is that of the prompt, and the token itself is not read.
         token_ids = said.token_ids if self.level == "token" else said.token_ids[:1]
         return Sample(agent, prompt_ids, token_ids, [], said.finish, 0.0, weight)

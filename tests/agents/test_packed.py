@@ -98,3 +98,18 @@ def test_keys_and_values_are_kept_only_where_asked_for() -> None:
         assert layout.update(keys, values, 0) == (keys, values) and layout.get_seq_length() == 0
     assert kept.kept is not None and len(kept.kept) == 1 and torch.equal(kept.kept[0][0], keys[0])
     assert laid_out().kept is None
+
+
+def test_a_prompt_in_stretches_attends_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every token sees all before it in its conversation, whatever the stretches that its prompt is computed in."""
+    query, key, value = random_row()
+    whole = laid_out().attend(query[None], key[None], value[None], 0.5)
+    whole_gradients = torch.autograd.grad(whole.square().sum(), (query, key, value))
+    monkeypatch.setattr(packed, "STRETCH", 2)
+    layout = laid_out()
+    assert [block.lengths for block in layout.blocks[:2]] == [[2], [1]]
+    cut = layout.attend(query[None], key[None], value[None], 0.5)
+    torch.testing.assert_close(cut, whole, rtol=1e-12, atol=1e-12)
+    gradients = torch.autograd.grad(cut.square().sum(), (query, key, value))
+    for own, expected in zip(gradients, whole_gradients, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-12, atol=1e-12)

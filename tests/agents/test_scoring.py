@@ -17,6 +17,7 @@ from textmarl.agents.policy import Policy
 from textmarl.agents.prefix import shares_prompts
 from textmarl.agents.sampling import Sampling
 from textmarl.agents.scoring import Scores, score_plain, score_shared
+from textmarl.agents.tiny import tiny_model
 
 PROMPTS = [[5, 3, 7, 2, 6, 9, 4, 4], [8], [2, 0, 1, 0, 11, 3]]  # padding and end-of-sequence ids inside
 RESPONSES = [[[4, 1], [3, 3, 0, 9, 2]], [[1]], [[0, 0, 1], [7, 1], [2, 10, 11, 1]]]
@@ -60,6 +61,46 @@ def ordinary(model: PreTrainedModel) -> PreTrainedModel:
     model = copy.deepcopy(model)
     model.set_attn_implementation("eager")
     return model
+
+
+# Histories of one task: they begin alike, one is the beginning of another, and one has two responses.
+ALIKE = [[5, 3, 7, 2, 6, 9, 4, 4] * 3 + rest for rest in ([2, 8], [3], [], [8, 8, 1, 5])]
+RESPONSES_ALIKE = [[[4, 1]], [[3, 3, 0, 9, 2], [7]], [[1]], [[2, 6]]]
+
+
+@pytest.mark.parametrize("family", SHARING)
+def test_histories_that_begin_alike_are_scored_as_each_by_itself(
+    make_model: Callable[..., PreTrainedModel], family: str
+) -> None:
+    sampling = Sampling(temperature=0.7)
+    model = ready(make_model(family), family)
+    reference = ordinary(model)
+    scores = score_shared(model, ALIKE, RESPONSES_ALIKE, sampling)
+    flat = [(p, r) for p, group in zip(ALIKE, RESPONSES_ALIKE, strict=True) for r in group]
+    expected = []
+    for row, (prompt, response) in enumerate(flat):
+        logprobs, entropies = explicit(reference, prompt, response, sampling)
+        expected.append(logprobs)
+        assert torch.allclose(scores.logprobs[row, : len(response)], logprobs, atol=2e-5)
+        assert torch.allclose(scores.entropies[row, : len(response)], entropies, atol=2e-5)
+    weights = torch.linspace(-1.0, 1.0, int(scores.mask.sum()))
+    (weights * scores.logprobs[scores.mask]).sum().backward()
+    (weights * torch.cat(expected)).sum().backward()
+    for own, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        if theirs.grad is not None:
+            assert own.grad is not None
+            assert torch.allclose(own.grad, theirs.grad, atol=1e-5 * float(theirs.grad.abs().max()) + 1e-6)
+
+
+def test_the_common_beginning_of_histories_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out = []
+    packed = scoring.Packed.of
+    monkeypatch.setattr(
+        scoring.Packed, "of", lambda *args, **more: laid_out.append(packed(*args, **more)) or laid_out[-1]
+    )
+    score_shared(tiny_model(), ALIKE, RESPONSES_ALIKE, Sampling())
+    # 24 tokens once; what follows each (2, 1, 0, 4) with its responses but their last tokens (1; 4 and 0; 0; 1).
+    assert laid_out[0].ids.shape[1] == 24 + (2 + 1) + (1 + 4) + (1 + 0) + 0 + (4 + 1)
 
 
 @pytest.mark.parametrize("truncation", TRUNCATIONS, ids=str)

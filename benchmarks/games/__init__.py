@@ -1,0 +1,1 @@
+"""Which algorithm learns which game: every algorithm on every game with a small model, over seeds fixed in advance."""
