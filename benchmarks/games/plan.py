@@ -90,7 +90,7 @@ GAMES = (
     Game("Chorus, 2 agents", "Chorus-v0", 4000, {"n_agents": 2}),
     Game("Chorus, 4 agents", "Chorus-v0", 4000, {"n_agents": 4}),
     Game("Chorus, 8 agents", "Chorus-v0", 4000, {"n_agents": 8}),
-    Game("Decoy", "Decoy-v0", 5000),
+    Game("Decoy", "Decoy-v0", 6000),
     Game("Relay, 2 agents", "Relay-v0", 5000, {"n_agents": 2, "dense": True}),
 )
 
@@ -102,13 +102,14 @@ _CHAIN = {**_GROUP, "branching": "chain"}
 
 METHODS = (
     Method("MAGRPO", "magrpo", "magrpo", _CHAIN),
-    Method("GRPO, one policy", "grpo", "grpo", _CHAIN, single=True),
-    Method("IGRPO, resampled", "igrpo", "igrpo", {**_SHARED, "partner": "resampled"}, tasks_per_step=2),
+    Method("GRPO, one policy", "grpo", "grpo", _CHAIN, 5e-3, single=True),
+    Method("IGRPO, resampled", "igrpo", "igrpo", {**_SHARED, "partner": "resampled"}, 6e-3, tasks_per_step=2),
     Method(
         "IGRPO, frozen",
         "igrpo",
         "igrpo",
         {**_SHARED, "partner": "frozen"},
+        6e-3,
         tasks_per_step=2,
         reference="copy",
     ),
