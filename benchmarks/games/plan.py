@@ -4,8 +4,8 @@ Every method has one set of settings for all games and all seeds. They were chos
 are reported, 0 to 4, were not looked at before.
 
 What is equal for all methods is the number of *reward evaluations* on a game (`Game.budget`): a method makes as many training
-steps as fit into it. Generated tokens are nearly equal then, and both are counted in the results. Who generates more for an
-evaluation is GRPO, whose one policy also writes the delimiters.
+steps as fit into it. Generated tokens differ and are counted as well: GRPO's one policy also writes delimiters, and C3, whose
+alternatives are judged beside what the partners have written already, generates about half.
 """
 
 from __future__ import annotations
