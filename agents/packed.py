@@ -97,7 +97,8 @@ class Packed:
         """
         ids: list[int] = []
         positions: list[int] = []
-        blocks, places_of_prompts, places_of_responses = [], [], []
+        blocks: list[Block] = []
+        places_of_prompts, places_of_responses = [], []
         for prompt, group in zip(prompts, responses, strict=True):
             own = slice(len(ids), len(ids) + len(prompt))
             places_of_prompts.append(own)

@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "points": measuring.points,
         "scale": measuring.scale,
     }
-    results: dict[str, Any] = {"machine": describe_machine("cpu"), "config": config, "runs": []}
+    machine = {**describe_machine("cpu"), "threads": 1}  # of every run
+    results: dict[str, Any] = {"machine": machine, "config": config, "runs": []}
     if chosen.show or (chosen.resume and chosen.output.exists()):
         results = json.loads((chosen.show or chosen.output).read_text(encoding="utf-8"))
         if chosen.resume and results["config"] != json.loads(json.dumps(config)):

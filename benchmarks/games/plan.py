@@ -4,8 +4,8 @@ Every method has one set of settings for all games and all seeds. They were chos
 are reported, 0 to 4, were not looked at before.
 
 What is equal for all methods is the number of *reward evaluations* on a game (`Game.budget`): a method makes as many training
-steps as fit into it. Generated tokens are nearly equal then, and both are counted in the results. Who generates more for an
-evaluation is GRPO, whose one policy also writes the delimiters.
+steps as fit into it. Generated tokens differ and are counted as well: GRPO's one policy also writes delimiters, and C3, whose
+alternatives are judged beside what the partners have written already, generates about half.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ GAMES = (
     Game("Chorus, 2 agents", "Chorus-v0", 4000, {"n_agents": 2}),
     Game("Chorus, 4 agents", "Chorus-v0", 4000, {"n_agents": 4}),
     Game("Chorus, 8 agents", "Chorus-v0", 4000, {"n_agents": 8}),
-    Game("Decoy", "Decoy-v0", 5000),
+    Game("Decoy", "Decoy-v0", 6000),
     Game("Relay, 2 agents", "Relay-v0", 5000, {"n_agents": 2, "dense": True}),
 )
 
@@ -102,13 +102,14 @@ _CHAIN = {**_GROUP, "branching": "chain"}
 
 METHODS = (
     Method("MAGRPO", "magrpo", "magrpo", _CHAIN),
-    Method("GRPO, one policy", "grpo", "grpo", _CHAIN, single=True),
-    Method("IGRPO, resampled", "igrpo", "igrpo", {**_SHARED, "partner": "resampled"}, tasks_per_step=2),
+    Method("GRPO, one policy", "grpo", "grpo", _CHAIN, 5e-3, single=True),
+    Method("IGRPO, resampled", "igrpo", "igrpo", {**_SHARED, "partner": "resampled"}, 6e-3, tasks_per_step=2),
     Method(
         "IGRPO, frozen",
         "igrpo",
         "igrpo",
         {**_SHARED, "partner": "frozen"},
+        6e-3,
         tasks_per_step=2,
         reference="copy",
     ),
