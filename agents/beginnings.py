@@ -31,7 +31,7 @@ class Family:
 def families(
     prompts: Sequence[list[int]], owners: Sequence[int] | None = None, most: int | None = None
 ) -> list[Family]:
-    """Divide prompts into families of one owner each, that share at least half of their shortest member.
+    """Divide prompts into families of one owner each, that share at least half of their longest member.
 
     Args:
         prompts: Token ids, none empty.
@@ -43,16 +43,16 @@ def families(
 
 
 def _runs(prompts: Sequence[list[int]], owners: Sequence[int]) -> Iterator[Family]:
-    start, shared, shortest = 0, len(prompts[0]), len(prompts[0])
+    start, shared, longest = 0, len(prompts[0]), len(prompts[0])
     for i in range(1, len(prompts) + 1):
         if i < len(prompts) and owners[i] == owners[start]:
             common = _common(prompts[start], prompts[i], shared)
-            if common >= max(MIN_SHARED, min(shortest, len(prompts[i])) // 2):
-                shared, shortest = common, min(shortest, len(prompts[i]))
+            if common >= max(MIN_SHARED, max(longest, len(prompts[i])) // 2):
+                shared, longest = common, max(longest, len(prompts[i]))
                 continue
         yield Family(range(start, i), shared)
         if i < len(prompts):
-            start, shared, shortest = i, len(prompts[i]), len(prompts[i])
+            start, shared, longest = i, len(prompts[i]), len(prompts[i])
 
 
 def _cut(prompts: Sequence[list[int]], family: Family, most: int | None) -> Iterator[Family]:

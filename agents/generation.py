@@ -67,7 +67,7 @@ def generate_shared(
     """Sample ``n`` responses to each of ``U`` prompts, each prompt encoded and stored once.
 
     Args:
-        model: A model for which :func:`textmarl.agents.prefix.supported` holds, with its attention set to it.
+        model: A model that :func:`textmarl.agents.prefix.why_plain` has found to share prompts.
         prompts: U lists of token ids.
         n: Responses per prompt.
         stop_ids: Tokens that end a response.

@@ -113,8 +113,7 @@ class Packed:
                 positions += range(len(prompt), len(prompt) + len(response))
             places_of_responses.append(places)
             lengths = [len(response) for response in group if response]
-            if lengths:
-                blocks.append(_ragged(Block(first, lengths, own), device))
+            blocks += [_ragged(block, device) for block in _rectangles(first, lengths, own)]
         return cls(
             torch.tensor([ids], device=device),
             torch.tensor([positions], device=device),
@@ -174,6 +173,18 @@ def _stretches(prompt: slice) -> Iterator[Block]:
     for start in range(prompt.start, prompt.stop, STRETCH):
         before = slice(prompt.start, start) if start > prompt.start else None
         yield Block(start, [min(STRETCH, prompt.stop - start)], before)
+
+
+def _rectangles(start: int, lengths: list[int], prompt: slice) -> Iterator[Block]:
+    """Put responses beside each other into blocks whose rectangles are at most twice as large as what they hold."""
+    rows: list[int] = []
+    for length in lengths:
+        if rows and (len(rows) + 1) * max(*rows, length) > 2 * (sum(rows) + length):
+            yield Block(start, rows, prompt)
+            start, rows = start + sum(rows), []
+        rows.append(length)
+    if rows:
+        yield Block(start, rows, prompt)
 
 
 def _ragged(block: Block, device: torch.device) -> Block:

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textmarl.agents.adapters import AdapterBank
 from textmarl.agents.answering import answer
+from textmarl.agents.captured import why_unrecorded
 from textmarl.agents.conversation import Conversation, NoRoomError, Response, without_thinking
 from textmarl.agents.models import no_progress_bars
 from textmarl.agents.prefix import why_plain
@@ -67,7 +68,9 @@ class Policy:
         self.stop_ids = stop_token_ids(self.model, tokenizer)
         self.why_plain = why_plain(self.model)
         self.shares_prompts = not self.why_plain
-        self.capture_decoding = capture_decoding
+        captures = capture_decoding and self.shares_prompts and self.device.type == "cuda"
+        self.why_unrecorded = why_unrecorded(self.model) if captures else ""
+        self.captures_decoding = captures and not self.why_unrecorded
         self._adapted = False
         if reference is not None:
             why_plain(reference)
@@ -86,13 +89,11 @@ class Policy:
     def path(self) -> str:
         """How it writes and learns, in words: on the fast path (docs/engine.md), or why not."""
         if self.shares_prompts:
-            return "prompts shared, in generation and in the update"
+            recorded = "; decoding steps recorded" if self.captures_decoding else ""
+            if self.why_unrecorded:
+                recorded = f"; decoding steps not recorded, for {self.why_unrecorded}"
+            return f"prompts shared, in generation and in the update{recorded}"
         return f"generated and scored by the library's plain path, for {self.why_plain}"
-
-    @property
-    def captures_decoding(self) -> bool:
-        """Whether its decoding steps are recorded and repeated."""
-        return self.capture_decoding and self.device.type == "cuda"
 
     @property
     def is_adapted(self) -> bool:

@@ -7,7 +7,7 @@ may equal any token that occurs in a text.
 
 The model code is the library's own. This module plugs in at two places that `transformers` offers for it: an attention
 function registered with ``AttentionInterface``, and a cache object. A model that does not use this interface, or that
-attends through a sliding window, is not :func:`supported` and takes the plain path of
+attends through a sliding window, does not share prompts (:func:`obstacle`) and takes the plain path of
 :mod:`textmarl.agents.generation` and :mod:`textmarl.agents.scoring`.
 
 In decoding, rows are laid out in a rectangle: prompt ``u`` of ``U`` owns the rows ``u * K ... u * K + K - 1``.
@@ -369,10 +369,9 @@ def why_plain(model: PreTrainedModel) -> str:
         states = [packed.forward(model)[[2, 4, 5]]]
         shared, last = SharedPrefix.encode(model, [probe[:3]], rows_per_prompt=1, capacity=2)
         states.append(torch.cat([last, *(shared.extend(model, ids[:, i]) for i in (3, 4))]))
-        tolerance = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1
         head = model.get_output_embeddings()
         gap = max(float((head(state).float() - expected).abs().max()) for state in states)
-        if not gap <= tolerance * float(expected.abs().max()):
+        if not gap <= tolerance(model.dtype) * float(expected.abs().max()):
             reason = f"its logits would differ by up to {gap:.2g}"
     except (
         Exception
@@ -381,6 +380,11 @@ def why_plain(model: PreTrainedModel) -> str:
     if reason:
         model.set_attn_implementation(before)
     return reason
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Return how far two ways to the same numbers may be apart, as a share of the largest, to pass for the same."""
+    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.1
 
 
 def shares_prompts(model: PreTrainedModel) -> bool:

@@ -159,7 +159,7 @@ class ActorCritic(Algorithm):
     def joint_prompt(self, name: str, node: Node, member: int) -> list[int]:
         """Return the joint history of one of a node's joint actions as a critic reads it: token ids.
 
-        The members of a group have the same one; each is encoded once a training step.
+        The members of a group have the same one; each is encoded once a training step, so the list is not to be changed.
         """
         history = joint_history(conversations_at(node, member))
         key = (name, repr(history))

@@ -108,6 +108,9 @@ class Algorithm(ABC):
     minibatches: int = 1
     """Parts that an epoch's groups are divided into, an optimizer step each."""
 
+    discount = 1.0  # of those without a setting of this name, which is a field in this place
+    """Between the turns of the return that :meth:`credit` estimates; whoever judges credit replays with it."""
+
     PRESETS: ClassVar[dict[str, dict[str, object]]] = {}
     """Named settings: field values by preset."""
 
@@ -159,14 +162,6 @@ class Algorithm(ABC):
         for name, kind in get_type_hints(declared_in).items():
             if get_origin(kind) is Literal and vars(self)[name] not in get_args(kind):
                 raise ValueError(f"algo.{name} must be one of {get_args(kind)}, got {vars(self)[name]!r}")
-
-    @property
-    def discount(self) -> float:
-        """Discount between the turns of the return that :meth:`credit` estimates; whoever judges credit replays with it.
-
-        An algorithm that discounts has a field of this name in its place; one around another gives the other's.
-        """
-        return 1.0
 
     @property
     def needs_reference(self) -> bool:

@@ -102,6 +102,7 @@ class PMIC(Algorithm):
             ) from error
         self.wrapped: Algorithm = kind(**settings)
         self.epochs, self.minibatches = self.wrapped.epochs, self.wrapped.minibatches
+        self.discount = self.wrapped.discount
         self.buffer = CollaborationBuffer(self.positive_size, self.negative_size, self.mean_window)
         self.estimators: dict[str, Estimator] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
@@ -158,11 +159,6 @@ class PMIC(Algorithm):
     def copies_episodes(self) -> bool:
         """As the base."""
         return self.wrapped.copies_episodes
-
-    @property
-    def discount(self) -> float:
-        """As the base."""
-        return self.wrapped.discount
 
     @property
     def needs_reference(self) -> bool:

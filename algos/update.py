@@ -29,10 +29,10 @@ class MicroBatch:
         return [sample for group in self.samples for sample in group]
 
     def tokens(self) -> int:
-        """Return the tokens of a pass.
+        """Return the tokens of a pass, at most.
 
-        Shared prompts: those of each prompt once and of its responses, packed. Otherwise each response follows a
-        prompt of its own, padded to the longest.
+        Shared prompts: those of each prompt once and of its responses, packed; what prompts begin with in common may be
+        computed once. Otherwise each response follows a prompt of its own, padded to the longest.
         """
         if self.shares_prompts:
             return sum(map(len, self.prompts)) + sum(len(sample.token_ids) for sample in self.flat())
@@ -67,8 +67,9 @@ def micro_batches(
             piece = [*piece, sample]
         pieces.append((list(prompt), piece))
     batch = MicroBatch(shares_prompts=shares_prompts)
-    # Like lengths beside each other: little is padded where prompts are not shared.
-    for prompt_ids, piece in sorted(pieces, key=lambda piece: (len(piece[1]), len(piece[0]))):
+    if not shares_prompts:  # like lengths beside each other, little is padded
+        pieces.sort(key=lambda piece: (len(piece[1]), len(piece[0])))
+    for prompt_ids, piece in pieces:
         larger = MicroBatch([*batch.prompts, prompt_ids], [*batch.samples, piece], shares_prompts)
         if batch.prompts and larger.tokens() > max_tokens:
             yield batch

@@ -87,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--workers and --episodes must be at least 1, --scale above 0, --seeds not negative")
     if chosen.resume and not chosen.output:
         parser.error("--resume goes on with the results in --output; say where they are")
+    if chosen.output and chosen.output.exists() and not (chosen.resume or chosen.show):
+        parser.error(f"{chosen.output} holds results already: --resume keeps them and makes the other runs")
     console = Console()
     measuring = Measuring(episodes=chosen.episodes, scale=chosen.scale)
     config = {

@@ -52,7 +52,8 @@ def draw(records: Sequence[Record], methods: Sequence[Method]) -> Figure:
                 own = [r for r in records if (r["method"], r["game"]) == (method.name, game.name)]
                 if own:
                     draw_curve(axes, own, game, method.name, colour)
-            axes.set_ylim(-1.0, 1.1)
+            low, _ = axes.get_ylim()
+            axes.set_ylim(min(-1.0, low), 1.1)
         figure.supxlabel("reward evaluations", fontsize=9, color=muted)
         figure.supylabel("score; uniform play 0, optimal play 1", fontsize=9, color=muted)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)

@@ -57,7 +57,7 @@ def train(cell: Cell, measuring: Measuring) -> Record:
         learning_rate=method.learning_rate,
         micro_batch_tokens=8192,
         rollout_batch_size=512,
-        eval_every=max(1, round(steps / measuring.points)),
+        eval_every=-(-steps // measuring.points),
         eval_tasks=tasks,
         eval_samples=max(1, measuring.episodes // tasks),
         eval_batch_size=512,

@@ -18,8 +18,9 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from transformers import PreTrainedModel
 
 from textmarl.agents import captured
+from textmarl.agents import policy as policy_module
 from textmarl.agents.adapters import AdapterBank
-from textmarl.agents.captured import CapturedPrefix
+from textmarl.agents.captured import CapturedPrefix, why_unrecorded
 from textmarl.agents.generation import generate_shared
 from textmarl.agents.policy import Policy
 from textmarl.agents.prefix import SharedPrefix, shares_prompts
@@ -31,7 +32,10 @@ PROMPTS = [[5, 3, 7, 2, 6, 9, 4, 4], [8], [2, 0, 1, 0, 11, 3]]
 
 
 class Recorded(TorchDispatchMode):
-    """The operations of one call. It does them, as a graph does not; the first repetition is therefore left out."""
+    """The operations of one call. It does them, as a graph does not; the first repetition is therefore left out.
+
+    Of what waits for a device it knows numbers that are read and places that are searched, not copies between devices.
+    """
 
     def __init__(self, step: Callable[[], None]) -> None:
         super().__init__()
@@ -67,11 +71,16 @@ class Recorded(TorchDispatchMode):
 def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
     found: list[Recorded] = []
 
-    def record(step: Callable[[], None]) -> Callable[[], None]:
-        found.append(Recorded(step))
-        return found[-1].repeat
+    class Recorder:
+        def __init__(self, device: torch.device) -> None:
+            assert device.type == "cpu"
 
-    monkeypatch.setattr(captured, "record", record)
+        def record(self, step: Callable[[], None]) -> Callable[[], None]:
+            found.append(Recorded(step))
+            return found[-1].repeat
+
+    monkeypatch.setattr(captured, "Recorder", Recorder)
+    monkeypatch.setattr(captured, "RECORD_AFTER", 1)
     return found
 
 
@@ -127,34 +136,70 @@ def test_adapters_of_several_agents_are_recorded_with_the_rows_they_belong_to(
     assert len(recordings) > 1
 
 
-def test_a_step_that_cannot_be_recorded_is_done_as_it_comes(
-    make_model: Callable[..., PreTrainedModel],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def refuse(step: Callable[[], None]) -> Callable[[], None]:
+class Idle:
+    """Records nothing, as a recording on another device would."""
+
+    def __init__(self, device: torch.device) -> None:
+        pass
+
+    def record(self, step: Callable[[], None]) -> Callable[[], None]:
+        step()
+        return lambda: None
+
+
+class Refusing(Idle):
+    def record(self, step: Callable[[], None]) -> Callable[[], None]:
         raise RuntimeError("operation not permitted when stream is capturing")
 
+
+@pytest.fixture
+def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
+
+
+@pytest.mark.usefixtures("without_cuda")
+def test_a_model_is_asked_for_proof(
+    make_model: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch, recordings: list[Recorded]
+) -> None:
     model = make_model("llama")
     assert shares_prompts(model)
-    monkeypatch.setattr(captured, "record", refuse)
-    assert_same(sampled(model, 8, CapturedPrefix), sampled(model, 8, SharedPrefix))
-    assert caplog.text.count("are not recorded") == 1 and "not permitted" in caplog.text
+    assert why_unrecorded(model) == ""
+    assert recordings[0].repetitions > 2
+    monkeypatch.setattr(captured, "Recorder", Idle)
+    assert "differ" in why_unrecorded(model)
+    monkeypatch.setattr(captured, "Recorder", Refusing)
+    assert "not permitted" in why_unrecorded(model)
 
 
-@pytest.mark.parametrize(
-    "device, wanted, expected", [("cuda", True, True), ("cuda", False, False), ("cpu", True, False)]
-)
-def test_steps_are_recorded_on_a_gpu_unless_that_is_switched_off(
-    monkeypatch: pytest.MonkeyPatch, device: str, wanted: bool, expected: bool
+@pytest.mark.parametrize("reason", ["", "its code cannot be recorded"])
+@pytest.mark.parametrize("device, wanted", [("cuda", True), ("cuda", False), ("cpu", True)])
+def test_steps_are_recorded_on_a_gpu_unless_that_is_switched_off_or_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, device: str, wanted: bool, reason: str
 ) -> None:
-    team = Team.create(["player_0"], TeamConfig(model="tiny", device="cpu", capture_decoding=wanted))
     monkeypatch.setattr(Policy, "device", torch.device(device))
-    assert team.policies["player_0"].captures_decoding == expected
+    monkeypatch.setattr(policy_module, "why_unrecorded", lambda model: reason)
+    team = Team.create(["player_0"], TeamConfig(model="tiny", device="cpu", capture_decoding=wanted))
+    policy = team.policies["player_0"]
+    assert policy.captures_decoding == (device == "cuda" and wanted and not reason)
+    assert ("recorded" in policy.path) == (device == "cuda" and wanted)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_cuda_graph_samples_the_same(make_model: Callable[..., PreTrainedModel]) -> None:
-    model = make_model("llama").to("cuda")
-    assert shares_prompts(model)
-    assert_same(sampled(model, 8, CapturedPrefix), sampled(model, 8, SharedPrefix))
+@pytest.mark.parametrize("device", range(torch.cuda.device_count()))
+def test_cuda_graphs_sample_the_same(
+    make_model: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch, device: int
+) -> None:
+    made: list[Any] = []
+    record = captured.Recorder.record
+
+    def counted(self: Any, step: Callable[[], None]) -> Callable[[], None]:
+        made.append(step)
+        return record(self, step)
+
+    monkeypatch.setattr(captured.Recorder, "record", counted)
+    model = make_model("llama").to(f"cuda:{device}")
+    assert shares_prompts(model) and why_unrecorded(model) == ""
+    many = {"prompts": [[2 + i % 9, 3, 2 + i // 9] for i in range(24)], "batch_size": 8, "max_new_tokens": 30}
+    assert_same(sampled(model, 1, CapturedPrefix, **many), sampled(model, 1, SharedPrefix, **many))
+    assert len(made) > 2

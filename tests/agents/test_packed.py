@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from textmarl.agents import packed
@@ -113,3 +115,15 @@ def test_a_prompt_in_stretches_attends_as_a_whole(monkeypatch: pytest.MonkeyPatc
     gradients = torch.autograd.grad(cut.square().sum(), (query, key, value))
     for own, expected in zip(gradients, whole_gradients, strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-12, atol=1e-12)
+
+
+@given(st.lists(st.integers(0, 40), max_size=12))
+def test_a_long_response_among_short_ones_does_not_make_all_of_them_long(lengths: list[int]) -> None:
+    responses = [[7] * length for length in lengths]
+    laid = Packed.of([[1, 2]], [responses], torch.device("cpu"))
+    blocks = [block for block in laid.blocks if block.prompt is not None]
+    assert [length for block in blocks for length in block.lengths] == [
+        length for length in lengths if length
+    ]
+    for block in blocks:
+        assert len(block.lengths) * max(block.lengths) <= 2 * sum(block.lengths)
