@@ -394,7 +394,8 @@ def test_a_new_setup_forgets_what_was_learned(exact: Any, syllables: Any) -> Non
 def test_everything_an_algorithm_may_say_is_asked_of_the_base() -> None:
     contract = {name for name in vars(Algorithm) if not name.startswith("_")}
     of_the_class = {"preset", "PRESETS", "check_choices"}
-    assert contract - vars(PMIC).keys() <= of_the_class
+    assert contract - vars(PMIC).keys() - vars(pmic()).keys() <= of_the_class
+    assert pmic(base_kwargs={"discount": 0.5}).discount == 0.5
 
 
 def test_epochs_are_the_bases_unless_they_are_given() -> None:
