@@ -30,6 +30,18 @@ LONGEST = 2_000
 """An argument that is longer than this, as JSON, is given as a digest."""
 
 
+class InitSignature:
+    """The signature of a class is that of its `__init__`, though a `__new__` takes any arguments.
+
+    Early releases of Python 3.11 show an inherited `__new__` where a class has an `__init__` that is nearer.
+    """
+
+    def __get__(self, instance: object, kind: type) -> inspect.Signature:
+        """The signature of `kind`, without self."""
+        whole = inspect.signature(kind.__init__)  # type: ignore[misc]  # whichever __init__ it is
+        return whole.replace(parameters=list(whole.parameters.values())[1:])
+
+
 class WithSettings:
     """Keeps the arguments of the constructor in the attribute `settings`, as JSON values.
 
@@ -39,6 +51,7 @@ class WithSettings:
     """
 
     settings: Mapping[str, Any]
+    __signature__ = InitSignature()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Makes the object and keeps the arguments, as they are before a subclass changes them and hands them on."""

@@ -17,7 +17,7 @@ from pettingzoo import ParallelEnv
 from pettingzoo.utils import BaseParallelWrapper
 
 from textmarl.envs import vector
-from textmarl.envs.settings import constructor_settings
+from textmarl.envs.settings import InitSignature, constructor_settings
 from textmarl.envs.spaces import Observation, UnicodeText
 from textmarl.envs.transcript import printable
 from textmarl.envs.turns import check_actions
@@ -31,6 +31,7 @@ class TextWrapper(BaseParallelWrapper):
 
     protocol: str
     _arguments: dict[str, Any]
+    __signature__ = InitSignature()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Keeps the arguments for `settings`."""

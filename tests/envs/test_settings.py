@@ -115,5 +115,9 @@ def test_recording_arguments_changes_neither_signature_nor_errors() -> None:
     assert list(inspect.signature(Louder).parameters) == ["volume", "words", "options"]
     assert "max_turns" in inspect.signature(Echo).parameters
     assert "feedback" in inspect.signature(CodingEnv).parameters
+    assert (
+        list(inspect.signature(Discussion).parameters)
+        == list(inspect.signature(Discussion.__init__).parameters)[1:]
+    )
     with pytest.raises(TypeError, match="unexpected keyword argument 'loudness'"):
         Echo(loudness=3)  # type: ignore[call-arg]
