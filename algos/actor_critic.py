@@ -211,8 +211,7 @@ class ActorCritic(Algorithm):
         """
         critic, optimizer, norms = self.critics[name], self.optimizers[name], []
         for _ in range(self.epochs):
-            order = rng.permutation(len(samples)) if self.minibatches > 1 else np.arange(len(samples))
-            for part in (part for part in np.array_split(order, self.minibatches) if len(part)):
+            for part in self.deal(len(samples), rng):
                 own = [samples[i] for i in part]
                 positions = sum(len(sample.token_ids) for sample in own)
                 optimizer.zero_grad(set_to_none=True)

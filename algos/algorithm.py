@@ -185,6 +185,11 @@ class Algorithm(ABC):
             ValueError: Says what of the environment does not fit, and what to do.
         """
 
+    def deal(self, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Deal the indices of an epoch's ``count`` groups out to its mini-batches: at random, but for a single one."""
+        order = rng.permutation(count) if self.minibatches > 1 else np.arange(count)
+        return [part for part in np.array_split(order, self.minibatches) if len(part)]
+
     def setup(self, team: Team, seed: int) -> None:  # noqa: B027  (most learn nothing beside the policies)
         """Create what is learned beside the policies; called once a run, before there are optimizers.
 

@@ -23,6 +23,7 @@ from typing import ClassVar
 
 from textmarl.algos.algorithm import Group
 from textmarl.algos.group_relative import GroupRelative
+from textmarl.algos.magrpo import compared
 from textmarl.algos.rollout import Branching, Node, Rollout
 
 
@@ -61,12 +62,5 @@ class GRPO(GroupRelative):
         return rollout.collect(tasks, self.group_size, "aligned", self.branching)
 
     def credit(self, roots: list[Node], agents: Sequence[str]) -> Iterable[Group]:
-        """Compare every response with its group; a node's weight is averaged over the tasks."""
-        (agent,) = agents
-        for root in roots:
-            for node in root.subtree():
-                weight = node.weight / (self.group_size * len(roots))  # 1/G, not 1/(those alive)
-                returns = self.joint_returns(node)[:, 0]
-                group = self.compare(agent, node.responses[agent], returns, weight)
-                if group is not None:
-                    yield group
+        """Compare every response with its group, as MAGRPO does."""
+        return compared(self, roots, agents, self.group_size)

@@ -16,7 +16,7 @@ has G^H or G^(N H) leaves, a chain G. Page: docs/algorithms/magrpo.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -72,19 +72,26 @@ class MAGRPO(GroupRelative):
         return rollout.collect(tasks, self.group_size, self.joint_mode, self.branching)
 
     def credit(self, roots: list[Node], agents: Sequence[str]) -> Iterable[Group]:
-        """Compare every response with its group; a node's weight is averaged over the tasks."""
-        for root in roots:
-            for node in root.subtree():
-                joint_returns = self.joint_returns(node)
-                for i, agent in enumerate(agents):
-                    if not any(response.token_ids for response in node.responses[agent]):
-                        continue
-                    credits = response_credits(node, joint_returns[:, i], i)
-                    # 1/G, not 1/(those alive): in a chain, finished episodes keep their share.
-                    weight = node.weight / (self.group_size * len(roots))
-                    group = self.compare(agent, node.responses[agent], credits, weight)
-                    if group is not None:
-                        yield group
+        """Compare every response with its group."""
+        return compared(self, roots, agents, self.group_size)
+
+
+def compared(
+    algorithm: GroupRelative, roots: list[Node], agents: Sequence[str], group_size: int
+) -> Iterator[Group]:
+    """Compare every response to every joint history with its group; a node's weight is averaged over the tasks."""
+    for root in roots:
+        for node in root.subtree():
+            joint_returns = algorithm.joint_returns(node)
+            for i, agent in enumerate(agents):
+                if not any(response.token_ids for response in node.responses[agent]):
+                    continue
+                credits = response_credits(node, joint_returns[:, i], i)
+                # 1/G, not 1/(those alive): in a chain, finished episodes keep their share.
+                weight = node.weight / (group_size * len(roots))
+                group = algorithm.compare(agent, node.responses[agent], credits, weight)
+                if group is not None:
+                    yield group
 
 
 def response_credits(node: Node, joint_returns: np.ndarray, agent: int) -> np.ndarray:

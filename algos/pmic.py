@@ -183,6 +183,10 @@ class PMIC(Algorithm):
         """Let the base collect."""
         return self.wrapped.collect(rollout, tasks)
 
+    def deal(self, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """As the base."""
+        return self.wrapped.deal(count, rng)
+
     def loss(self, batch: Batch) -> Tensor:
         """Return the base's loss."""
         return self.wrapped.loss(batch)

@@ -163,10 +163,8 @@ class Updater:
         self, groups: list[Group], rng: np.random.Generator
     ) -> Iterator[tuple[int, int, list[Sample]]]:
         """Yield the epoch of each optimizer step, its number of mini-batches, and one mini-batch's samples."""
-        epochs, minibatches = self.algorithm.epochs, self.algorithm.minibatches
-        for epoch in range(epochs):
-            order = rng.permutation(len(groups)) if minibatches > 1 else np.arange(len(groups))
-            parts = [part for part in np.array_split(order, minibatches) if len(part)]
+        for epoch in range(self.algorithm.epochs):
+            parts = self.algorithm.deal(len(groups), rng)
             for part in parts:
                 yield epoch, len(parts), [s for g in part for s in groups[g].samples]
 
