@@ -34,7 +34,13 @@ a failure are a share from 0.78 to 1, but of a mean without known limits nothing
 
 **Of a benchmark** the unit is the *training run*: `iqm` and `probability_of_improvement` resample runs within each task
 (percentile bootstrap, Agarwal et al. 2021, arXiv 2108.13264). Fewer than 5 seeds are indicative at best, and the bounds
-are then too near; from a single run they are NaN.
+are then too near; from a single run they are NaN. Of nominal 95 % intervals of `iqm` this share held the truth, by the same test:
+
+| % of experiments                     | 5 runs | 10 runs | 20 runs |
+|--------------------------------------|--------|---------|---------|
+| iqm, normal                          |     90 |      94 |      94 |
+| iqm, uniform                         |     89 |      93 |      95 |
+| iqm, two of three runs are 1, else 0 |     83 |      96 |      92 |
 """
 
 from __future__ import annotations
