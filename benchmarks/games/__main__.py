@@ -22,7 +22,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ from rich.console import Console
 from textmarl.algos.reproduction import describe_machine
 from textmarl.benchmarks.games.plan import GAMES, METHODS, SEEDS, Cell, cells, described
 from textmarl.benchmarks.games.plots import save_plots
-from textmarl.benchmarks.games.summary import markdown, summarise, write_into
+from textmarl.benchmarks.games.summary import markdown, summarise
 from textmarl.benchmarks.games.training import Measuring, train_all
+from textmarl.benchmarks.pages import write_into
 
 
 def finished(results: dict[str, Any]) -> set[Cell]:
@@ -44,6 +45,11 @@ def add(results: dict[str, Any], record: dict[str, Any]) -> None:
     """Put a record into the results, in the place of an earlier one of the same cell."""
     same = ("method", "game", "seed")
     results["runs"] = [r for r in results["runs"] if any(r[key] != record[key] for key in same)] + [record]
+
+
+def versions(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a machine's description decides how runs go, whichever computer goes on with them."""
+    return {key: value for key, value in machine.items() if key not in ("platform", "processor")}
 
 
 def save(results: dict[str, Any], path: Path) -> None:
@@ -104,6 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if chosen.resume and results["config"] != json.loads(json.dumps(config)):
             parser.error(
                 f"{chosen.output} was made with other settings; write to another file, or leave out --resume"
+            )
+        if chosen.resume and versions(results["machine"]) != versions(machine):
+            parser.error(
+                f"{chosen.output} was made with other versions ({versions(results['machine'])}) than there are "
+                f"({versions(machine)}); runs of both would stand in one table. Write to another file"
             )
     if not chosen.show:
         picked = (

@@ -7,18 +7,16 @@ is known in closed form, and above the whole interval of its own untrained teams
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from textmarl.benchmarks.games.plan import GAMES, METHODS, SEEDS, Game
+from textmarl.benchmarks.pages import table_line
 from textmarl.benchmarks.statistics import Interval, iqm
 
 Record = Mapping[str, Any]
 Row = dict[str, Any]
-
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
 def summarise(records: Iterable[Record]) -> dict[str, list[Row]]:
@@ -118,7 +116,8 @@ def markdown(summary: Mapping[str, Sequence[Row]]) -> str:
     ]
     for method in methods:
         texts = [shown(found.get((method, game.name))) for game in games]
-        lines.append(table_line([method, *texts, ranged(overall[method]) if method in overall else ""]))
+        whole = ranged(overall[method]) if method in overall else "runs are missing"
+        lines.append(table_line([method, *texts, whole]))
     counts = sorted({row["runs"] for row in rows})
     seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     seconds = sum(row["seconds"] * row["runs"] for row in rows if row["runs"])
@@ -154,23 +153,3 @@ def ranged(interval: Mapping[str, float | None]) -> str:
 def number(value: float) -> str:
     """Return a score to two places."""
     return f"{value + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def table_line(texts: Iterable[str]) -> str:
-    """Return a line of a markdown table."""
-    return f"| {' | '.join(texts)} |"
-
-
-def write_into(page: Path, table: str) -> None:
-    """Put the table between the marks of a page.
-
-    Raises:
-        ValueError: The page has no marks.
-    """
-    text = page.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text.partition(BEGIN)[2]:
-        raise ValueError(
-            f"{page} has no place for the table: put the lines {BEGIN} and {END} where it belongs"
-        )
-    before, _, rest = text.partition(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")

@@ -1,6 +1,6 @@
 """The same work side by side: our step, CoMLRL's and TRL's, and what the machine allows.
 
-    python -m textmarl.benchmarks.speed --output benchmarks/results/speed.json --plots docs
+    python -m textmarl.benchmarks.speed --output benchmarks/results/speed.json --plots docs --docs docs/speed.md
 
 Everything, as above, takes some hours of an otherwise idle machine, most of them the peers'. A part, a size or a row:
 
@@ -28,6 +28,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,11 +37,12 @@ from typing import Any
 from rich.console import Console
 
 from textmarl.agents.models import cache_folder
+from textmarl.benchmarks.pages import markdown_of, write_into
 from textmarl.benchmarks.speed.environments import PEERS, version_of
 from textmarl.benchmarks.speed.plan import PARTS, ROWS, Measurement, in_turns, plan
 from textmarl.benchmarks.speed.plots import save_plots
 from textmarl.benchmarks.speed.processes import MeasurementFailed, Runner
-from textmarl.benchmarks.speed.summary import medians, show, summarise
+from textmarl.benchmarks.speed.summary import medians, show, summarise, tables
 from textmarl.benchmarks.speed.work import describe
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy")
@@ -141,13 +143,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--output", type=Path, help="where to write the results as JSON; rewritten after each measurement")
     add("--resume", action="store_true", help="keep what --output holds already and measure the rest")
     add("--plots", type=Path, help="the folder for the pictures, such as docs")
+    add("--docs", type=Path, help="a page to write the tables into, such as docs/speed.md")
     add("--show", type=Path, metavar="JSON", help="measure nothing: show (and plot) these results")
     chosen = parser.parse_args(arguments)
     if chosen.repeats < 1 or chosen.threads < 1 or min(chosen.batches) < 2:
         parser.error("--repeats and --threads must be at least 1, --batches at least 2")
     if chosen.resume and not chosen.output:
         parser.error("--resume goes on with the results in --output; say where they are")
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     results: dict[str, Any] = {"machine": machine(chosen.threads), "peers": {}, "measurements": {}}
     if chosen.show or (chosen.resume and chosen.output.exists()):
         loaded = json.loads((chosen.show or chosen.output).read_text(encoding="utf-8"))
@@ -175,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure(measurements, runner.run, results, tell, save)
     rows = list(results["measurements"].values())
     show(console, rows)
+    if chosen.docs:
+        write_into(chosen.docs, "\n\n".join(map(markdown_of, tables(rows))))
     if chosen.plots:
         for path in save_plots(rows, chosen.plots):
             console.print(f"{path}", style="dim")

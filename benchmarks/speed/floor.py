@@ -1,4 +1,4 @@
-"""What the machine allows one decoding step: its bare matrix products, and its cache read once.
+"""What the machine allows one decoding step: its bare matrix products, and its cache read once; and the products of a step.
 
     python -m textmarl.benchmarks.speed.floor < request.json
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional
 from transformers import AutoConfig, PretrainedConfig
 
 from textmarl.agents.models import load_model, smollm2_folder
+from textmarl.algos.config import TrainerConfig
 from textmarl.benchmarks.speed.work import Work, read_request, write_answer
 
 #: A linear layer: (inputs, outputs).
@@ -51,15 +53,30 @@ def step_shapes(config: PretrainedConfig) -> list[Shape]:
     return [*layers, (config.hidden_size, config.vocab_size)]
 
 
-def product_seconds(shapes: list[Shape], batch: int, dtype: torch.dtype, repeats: int) -> float:
-    """Return the median seconds of all products for ``batch`` rows."""
+def product_seconds(
+    shapes: list[Shape], batch: int, dtype: torch.dtype, repeats: int, gradients: Sequence[str] = ()
+) -> float:
+    """Return the median seconds of all products for ``batch`` rows.
+
+    Args:
+        shapes: The layers.
+        batch: Rows.
+        dtype: Of everything.
+        repeats: Times, after three that are not counted.
+        gradients: Of ``"inputs"`` and ``"weights"``, the products of the backward pass that are made as well.
+    """
     weights = [torch.randn(outputs, inputs).to(dtype) for inputs, outputs in shapes]
-    rows = {inputs: torch.randn(batch, inputs).to(dtype) for inputs in {shape[0] for shape in shapes}}
+    rows = {width: torch.randn(batch, width).to(dtype) for width in {w for shape in shapes for w in shape}}
 
     def products() -> float:
         began = time.perf_counter()
         for weight in weights:
-            functional.linear(rows[weight.shape[1]], weight)
+            outputs, inputs = weight.shape
+            functional.linear(rows[inputs], weight)
+            if "inputs" in gradients:
+                torch.mm(rows[outputs], weight)
+            if "weights" in gradients:
+                torch.mm(rows[outputs].T, rows[inputs])
         return time.perf_counter() - began
 
     with torch.inference_mode():
@@ -106,6 +123,40 @@ def measure(work: Work, config: PretrainedConfig, repeats: int) -> dict[str, Any
     }
 
 
+def step_products(
+    work: Work, config: PretrainedConfig, micro_batch_tokens: int, repeats: int
+) -> dict[str, Any]:
+    """Measure the bare matrix products of a whole training step of ``work``, each prompt computed once for its group.
+
+    Prompts are encoded; every token but the first is decoded; prompts and responses pass forward and backward, in
+    micro-batches. Adapters share the base: one product for all agents' rows, and no gradients of the base's weights. Of
+    the head, only the trained tokens are counted. Left out: adapters, attention, and whatever is no product.
+    """
+    dtype, shared = getattr(torch, work.dtype), work.tuning == "lora"
+    layers, head = step_shapes(config)[:-1], step_shapes(config)[-1]
+    teams = 1 if shared else work.agents  # that pass one after the other
+    gradients = ("inputs",) if shared else ("inputs", "weights")
+
+    def seconds(shapes: list[Shape], rows: int, largest: int, gradients: Sequence[str] = ()) -> float:
+        parts = -(-rows // largest)
+        return parts * product_seconds(shapes, round(rows / parts), dtype, repeats, gradients)
+
+    prompts, responses = work.agents * work.tasks * work.prompt_tokens, work.responses
+    prefill = teams * seconds(layers, prompts // teams, 8192)
+    decode = teams * (work.new_tokens - 1) * seconds([*layers, head], responses // teams, responses)
+    tokens = (prompts + work.tokens) // work.agents
+    update = work.agents * (
+        seconds(layers, tokens, micro_batch_tokens, gradients)
+        + seconds([head], work.tokens // work.agents, 256, gradients)
+    )
+    return {
+        "prefill_seconds": prefill,
+        "decode_seconds": decode,
+        "update_seconds": update,
+        "seconds": prefill + decode + update,
+    }
+
+
 def load_config(model: str) -> PretrainedConfig:
     """Return the configuration of a preset or a folder."""
     if model == "tiny":
@@ -116,7 +167,11 @@ def load_config(model: str) -> PretrainedConfig:
 def main() -> None:
     """Measure what the request asks for."""
     work, request = read_request()
-    answer = measure(work, load_config(work.model), 10 * request["repeats"])
+    config, repeats = load_config(work.model), request["repeats"]
+    if request["kind"] == "products":
+        answer = step_products(work, config, TrainerConfig().micro_batch_tokens, repeats)
+    else:
+        answer = measure(work, config, 10 * repeats)
     write_answer(request, {**answer, "threads": torch.get_num_threads()})
 
 

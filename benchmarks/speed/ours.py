@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from textmarl.agents.sampling import Sampling
 from textmarl.agents.team import Team, TeamConfig, random_stream
 from textmarl.algos import MAGRPO, Group, Observer, Rollout, Sample, Trainer, TrainerConfig
 from textmarl.algos.update import Updater
+from textmarl.benchmarks.speed.profiled import decoding_profile
 from textmarl.benchmarks.speed.work import (
     LEARNING_RATE,
     LORA_ALPHA,
@@ -132,11 +133,10 @@ def step(work: Work, prompts: list[list[str]]) -> dict[str, Any]:
     return {"seconds": split, "peak_gib": found["peak_gib"]}
 
 
-def generation(work: Work, prompts: list[list[str]], repeats: int) -> dict[str, Any]:
-    """Sample ``group`` responses to every prompt: the whole, and the decoding step alone.
+def generator_of(work: Work, prompts: list[list[str]]) -> Callable[[int], float]:
+    """Return what samples ``group`` responses of so many tokens to every prompt, and tells the seconds.
 
-    One agent is its policy's ``generate``; several are a rollout of the team. A decoding step is what each token after
-    the first costs: (all - one token) / (new_tokens - 1).
+    One agent is its policy's ``generate``; several are a rollout of the team.
     """
     team = make_team(work)
     env = SameWork(prompts)
@@ -157,11 +157,14 @@ def generation(work: Work, prompts: list[list[str]], repeats: int) -> dict[str, 
             )
         )
 
-    return decoding(generate, work, repeats)
+    return generate
 
 
-def decoding(generate: Any, work: Work, repeats: int) -> dict[str, Any]:
-    """Time ``generate(new_tokens)`` with all tokens and with one, in turns, after one that warms up."""
+def decoding(generate: Callable[[int], float], work: Work, repeats: int) -> dict[str, Any]:
+    """Time ``generate(new_tokens)`` with all tokens and with one, in turns, after one that warms up.
+
+    A decoding step is what each token after the first costs: (all - one token) / (new_tokens - 1).
+    """
     generate(2)
     whole, first = [], []
     for _ in range(repeats):
@@ -224,9 +227,11 @@ def main() -> None:
     if kind == "step":
         answer = step(work, prompts)
     elif kind == "generation":
-        answer = generation(work, prompts, request["repeats"])
-    else:
+        answer = decoding(generator_of(work, prompts), work, request["repeats"])
+    elif kind == "update":
         answer = update(work, prompts, request["repeats"])
+    else:
+        answer = decoding_profile(generator_of(work, prompts))
     write_answer(request, {**answer, "threads": torch.get_num_threads()})
 
 

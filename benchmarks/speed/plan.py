@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from textmarl.benchmarks.speed.work import Work
 
-PARTS = ("step", "floor", "generation", "update", "scaling")
+PARTS = ("step", "floor", "generation", "update", "scaling", "profile")
 ROWS = ("textmarl", "comlrl", "trl", "transformers", "floor")
 
 #: Full weights are trained in float32 and adapters on a bfloat16 base: the two ways that everyone has.
@@ -27,7 +27,7 @@ class Measurement:
     row: str
     """Who does it, one of ROWS."""
     kind: str
-    """What of it: "step", "generation", "update" or "floor"."""
+    """What of it: "step", "generation", "update", "floor", "products" (of a whole step) or "profile"."""
     work: Work
     variant: str = ""
     """What is special: "unequal prompts", "two agents"."""
@@ -71,8 +71,8 @@ def plan(
         parts: Of PARTS.
         rows: Of ROWS.
         model: What ``Work.model`` says.
-        sizes: (tasks, group, new tokens) of the whole steps.
-        batches: Responses decoded at once in the parts "floor" and "generation".
+        sizes: (tasks, group, new tokens) of the whole steps, and of the part "profile".
+        batches: Responses decoded at once in the parts "floor", "generation" and "profile".
         repeats: Processes for each whole step of REPEATED_SIZES; one for each other measurement.
     """
     makers = {
@@ -81,6 +81,7 @@ def plan(
         "generation": lambda: generations(model, batches),
         "update": lambda: updates(model),
         "scaling": lambda: scaling(model),
+        "profile": lambda: profiles(model, sizes, batches),
     }
     found: dict[str, Measurement] = {}
     for part in parts:
@@ -156,3 +157,17 @@ def scaling(model: str) -> Iterator[Measurement]:
     ]
     for work in points:
         yield Measurement("scaling", "textmarl", "step", work)
+
+
+def profiles(
+    model: str, sizes: Iterable[tuple[int, int, int]], batches: Iterable[int]
+) -> Iterator[Measurement]:
+    """Why it takes as long as it does: the bare products of whole steps, and what our decoding steps are made of."""
+    for tasks, group, new_tokens in sizes:
+        for tuning, dtype in (FULL, LORA):
+            work = Work(model, tasks, group, new_tokens, tuning=tuning, dtype=dtype)
+            yield Measurement("profile", "floor", "products", work)
+    for batch in batches:
+        for tuning, dtype in (FULL, LORA):
+            work = replace(decoding_work(model, batch), tuning=tuning, dtype=dtype)
+            yield Measurement("profile", "textmarl", "profile", work)

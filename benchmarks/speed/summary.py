@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from textmarl.benchmarks.speed.plan import FULL, LORA
+from textmarl.benchmarks.speed.profiled import GROUPS
 from textmarl.benchmarks.speed.work import PHASES
 
 #: A measurement with its medians, as it stands in the results.
@@ -93,7 +94,7 @@ def against_floor(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for row in select(rows, kind="generation"):
         work = row["work"]
         batch = work["agents"] * work["tasks"] * work["group"]
-        floor = select(rows, row="floor", dtype=work["dtype"], batch=batch)
+        floor = select(rows, kind="floor", dtype=work["dtype"], batch=batch)
         plain = [
             other
             for other in select(
@@ -150,13 +151,19 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 
 def show(console: Console, rows: Sequence[Row]) -> None:
     """Print the tables of what was measured; parts that were not are left out."""
-    for make in (step_table, ratio_table, floor_table, decoding_table, update_table, scaling_table):
-        table = make(rows)
-        if table.row_count:
-            console.print(table)
+    for table in tables(rows):
+        console.print(table)
     for row in rows:
         for error in row["errors"]:
             console.print(f"{row['key']}: {error}", style="yellow", highlight=False, markup=False)
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Return the tables of what was measured."""
+    makers = (
+        step_table, ratio_table, products_table, floor_table, decoding_table, profile_table, update_table, scaling_table,
+    )  # fmt: skip
+    return [table for table in (make(rows) for make in makers) if table.row_count]
 
 
 def number(value: float | None, form: str = ".2f", unit: str = "") -> str:
@@ -212,11 +219,56 @@ def ratio_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def products_table(rows: Sequence[Row]) -> Table:
+    """What the machine allows a whole step."""
+    columns = (
+        "size",
+        "weights",
+        "prompts",
+        "decoding",
+        "update",
+        "products (s)",
+        "our step (s)",
+        "over products",
+    )
+    table = _table("A whole step's bare matrix products, and our step", columns, 2)
+    for row in select(rows, kind="products"):
+        median, work = row["median"], row["work"]
+        own = [
+            step["median"]["step_seconds"]
+            for step in select(rows, part="step", row="textmarl", tuning=work["tuning"], dtype=work["dtype"])
+            if size_of(step) == size_of(row)
+        ]
+        table.add_row(
+            size_of(row),
+            f"{work['tuning']} {work['dtype']}",
+            *(number(median[f"{phase}_seconds"]) for phase in ("prefill", "decode", "update")),
+            number(median["seconds"]),
+            number(own[0] if own else None),
+            number(own[0] / median["seconds"] if own else None, ".2f", "x"),
+        )
+    return table
+
+
+def profile_table(rows: Sequence[Row]) -> Table:
+    """Where our decoding step goes."""
+    table = _table("What our decoding step is made of (ms)", ("batch", "weights", *GROUPS, "step"), 2)
+    for row in select(rows, kind="profile"):
+        parts = [row["median"][name] for name in GROUPS]
+        table.add_row(
+            str(row["batch"]),
+            f"{row['work']['tuning']} {row['work']['dtype']}",
+            *map(milliseconds, parts),
+            milliseconds(sum(parts)),
+        )
+    return table
+
+
 def floor_table(rows: Sequence[Row]) -> Table:
     """What the machine allows."""
     columns = ("batch", "dtype", "products (ms)", "cache (MiB)", "GB/s", "cache (ms)", "floor (ms)")
     table = _table("The machine's floor of one decoding step", columns, 2)
-    for row in select(rows, row="floor"):
+    for row in select(rows, kind="floor"):
         median = row["median"]
         table.add_row(
             str(row["batch"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from textmarl.algos.algorithm import resolve
 from textmarl.benchmarks.games import __main__ as command
@@ -16,7 +18,7 @@ from textmarl.benchmarks.games import training
 from textmarl.benchmarks.games.plan import GAMES, METHODS, SEEDS, Cell, cells, described
 from textmarl.benchmarks.games.plots import save_plots
 from textmarl.benchmarks.games.shuffled import Shuffled
-from textmarl.benchmarks.games.summary import BEGIN, END, learns, markdown, references, summarise, write_into
+from textmarl.benchmarks.games.summary import learns, markdown, references, summarise
 from textmarl.benchmarks.games.training import Measuring
 from textmarl.benchmarks.statistics import Interval, iqm
 
@@ -160,17 +162,15 @@ def test_failed_runs_are_shown_and_not_averaged() -> None:
     summary = summarise([*runs("IPPO", "Decoy", [-0.9] * 4, [0.4] * 4), failed])
     assert (summary["cells"][0]["runs"], summary["cells"][0]["failed"]) == (4, 1)
     assert "1 failed" in markdown(summary)
-
-
-def test_the_table_is_put_between_the_marks_of_a_page(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
-    write_into(page, "| new |")
-    write_into(page, "| newer |")
-    assert page.read_text(encoding="utf-8") == f"before\n{BEGIN}\n\n| newer |\n\n{END}\nafter\n"
-    page.write_text("no marks", encoding="utf-8")
-    with pytest.raises(ValueError, match="no place for the table"):
-        write_into(page, "| new |")
+    others = runs("IPPO", "Climbing", [-30.0] * 5, [11.0] * 5)
+    (line,) = [
+        text
+        for text in markdown(
+            summarise([*runs("IPPO", "Decoy", [-0.9] * 4, [0.4] * 4), failed, *others])
+        ).splitlines()
+        if text.startswith("| IPPO")
+    ]
+    assert line.endswith("| runs are missing |")
 
 
 def test_every_algorithm_that_has_runs_has_a_picture_for_its_page(tmp_path: Path) -> None:
@@ -274,6 +274,14 @@ def test_results_of_other_settings_are_not_gone_on_with(
     with pytest.raises(SystemExit):
         command.main([*words, "--resume", "--scale", "0.5"])
     assert "other settings" in capsys.readouterr().err
+    results = json.loads((tmp_path / "r").read_text(encoding="utf-8"))
+    assert results["machine"]["torch"] == torch.__version__
+    for changes, refused in (({"processor": "another"}, False), ({"torch": "1.0"}, True)):
+        changed = {**results, "machine": {**results["machine"], **changes}}
+        (tmp_path / "r").write_text(json.dumps(changed), encoding="utf-8")
+        with pytest.raises(SystemExit) if refused else contextlib.nullcontext():
+            command.main([*words, "--resume"])
+    assert "'torch': '1.0'" in capsys.readouterr().err.replace("\n", " ")
 
 
 @pytest.mark.parametrize(("method", "game"), [("C3", RELAY.name), ("GRPO, one policy", "Chorus, 2 agents")])

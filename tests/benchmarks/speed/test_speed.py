@@ -18,8 +18,9 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
 from textmarl.agents.tiny import tiny_model, tiny_tokenizer
+from textmarl.benchmarks.pages import BEGIN, END
 from textmarl.benchmarks.speed import __main__ as command
-from textmarl.benchmarks.speed import floor, ours, peer_transformers, processes, summary, work
+from textmarl.benchmarks.speed import floor, ours, peer_transformers, processes, profiled, summary, work
 from textmarl.benchmarks.speed.plan import PARTS, ROWS, Measurement, in_turns, plan
 from textmarl.benchmarks.speed.plots import save_plots, series
 from textmarl.benchmarks.speed.prompts import make_prompts, prompt_length
@@ -73,6 +74,41 @@ def test_the_floor_is_its_products_and_its_cache() -> None:
     assert found["cache_seconds"] == pytest.approx(found["cache_bytes"] / found["bytes_per_second"])
 
 
+@pytest.mark.parametrize(("tuning", "passes"), [("lora", 1), ("full", 2)])
+def test_the_products_of_a_step_are_those_of_its_tokens(
+    monkeypatch: pytest.MonkeyPatch, tuning: str, passes: int
+) -> None:
+    """Two agents, two tasks, groups of three, four tokens, prompts of 80: 320 prompt tokens and 48 of responses."""
+    asked: list[tuple[int, int, tuple[str, ...]]] = []
+
+    def product_seconds(shapes: Any, rows: int, dtype: Any, repeats: int, gradients: Any = ()) -> float:
+        asked.append((len(shapes), rows, tuple(gradients)))
+        return 1.0
+
+    monkeypatch.setattr(floor, "product_seconds", product_seconds)
+    config = tiny_model().config
+    layers = 7 * config.num_hidden_layers
+    found = floor.step_products(replace(TINY, tuning=tuning), config, 100, repeats=1)
+    gradients = ("inputs",) if tuning == "lora" else ("inputs", "weights")
+    assert asked == [
+        (layers, 320 // passes, ()),
+        (layers + 1, 12 // passes, ()),
+        (layers, 92, gradients),  # each agent's 184 in two micro-batches
+        (1, 24, gradients),
+    ]
+    assert found == {
+        "prefill_seconds": passes,
+        "decode_seconds": 3 * passes,
+        "update_seconds": 2 * (2 + 1),
+        "seconds": passes + 3 * passes + 6,
+    }
+
+
+def test_products_of_the_backward_pass_are_made_too() -> None:
+    shapes = [(64, 32), (32, 48)]
+    assert floor.product_seconds(shapes, 5, torch.float32, 2, ("inputs", "weights")) > 0
+
+
 # --- our rows -------------------------------------------------------------------------------------------------------
 
 
@@ -92,10 +128,32 @@ def test_our_step_generates_every_token_and_its_phases_add_up(tuning: str, dtype
 @pytest.mark.parametrize("agents", [1, 2])
 def test_our_generation_runs_for_one_policy_and_for_a_team(agents: int) -> None:
     job = replace(TINY, agents=agents, tuning="lora")
-    found = ours.generation(job, tiny_prompts(job), repeats=1)
+    found = ours.decoding(ours.generator_of(job, tiny_prompts(job)), job, repeats=1)
     assert found["tokens_per_second"] == pytest.approx(job.tokens / found["seconds"])
     steps = found["seconds"] - found["first_token_seconds"]
     assert found["decode_step_seconds"] == pytest.approx(steps / (job.new_tokens - 1))
+
+
+def test_our_decoding_step_is_divided_among_what_it_is_made_of() -> None:
+    job = replace(TINY, agents=1, tuning="lora")
+    found = profiled.decoding_profile(ours.generator_of(job, tiny_prompts(job)))
+    assert list(found) == list(profiled.GROUPS)
+    assert all(found[name] > 0 for name in profiled.GROUPS if name.endswith("products"))
+
+
+@pytest.mark.parametrize(
+    ("operation", "shapes", "expected"),
+    [
+        ("aten::mm", [[8, 64], [64, 128]], "base's products"),
+        ("aten::mm", [[8, 64], [64, 16]], "adapters' products"),
+        ("aten::addmm", [[8, 128], [8, 16], [16, 128], [], []], "adapters' products"),
+        ("aten::bmm", [[8, 1, 16], [8, 16, 30]], "attention's products"),
+        ("aten::copy_", [[8], [8], []], "copies"),
+        ("aten::silu", [[8, 128]], "other operations"),
+    ],
+)
+def test_an_operation_belongs_to_a_group(operation: str, shapes: list[list[int]], expected: str) -> None:
+    assert profiled.group_of(operation, shapes, rank=16) == expected
 
 
 def test_our_update_runs() -> None:
@@ -320,5 +378,8 @@ def test_results_are_shown_from_their_file(tmp_path: Path) -> None:
     rows = made_up(lambda m: run_of(1.0), plan(["scaling"], ROWS, "tiny", [], [], repeats=1))
     results = {"machine": command.machine(1), "peers": {}, "measurements": rows}
     (tmp_path / "speed.json").write_text(json.dumps(results), encoding="utf-8")
-    command.main(["--show", str(tmp_path / "speed.json"), "--plots", str(tmp_path)])
+    page = tmp_path / "speed.md"
+    page.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    command.main(["--show", str(tmp_path / "speed.json"), "--plots", str(tmp_path), "--docs", str(page)])
     assert len(list(tmp_path.glob("*.png"))) == 3
+    assert "| agents | group | new tokens |" in page.read_text(encoding="utf-8")
