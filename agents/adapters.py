@@ -84,9 +84,12 @@ class AdapterBank:
         having = [
             layer
             for layer in model.modules()
-            if isinstance(layer, LoraLayer) and any(name in layer.lora_A for name in names)
+            if isinstance(layer, LoraLayer)
+            and any(name in layer.r for name in names)  # r: of embeddings, too
         ]
-        self.layers = [layer for layer in having if is_plain(layer, names)]
+        # The head reads single tokens, not rows of them: to which policy one belongs is not known there.
+        head = model.get_output_embeddings() if len(names) > 1 else None
+        self.layers = [layer for layer in having if layer is not head and is_plain(layer, names)]
         self.ranks = [self.layers[0].r[name] for name in names] if self.layers else []
         self.layers = [layer for layer in self.layers if [layer.r[name] for name in names] == self.ranks]
         #: False if only peft can compute some of the layers, which it does for one adapter at a time.

@@ -75,7 +75,19 @@ class CoLLM(ActorCritic):
         return {CENTRAL: agents[0]} if self.critic == "central" else {agent: agent for agent in agents}
 
     def credit(self, roots: list[Node], agents: Sequence[str]) -> Iterable[Group]:
-        """Give every response its temporal difference: GAE with lambda 0."""
+        """Give every response its temporal difference: GAE with lambda 0.
+
+        Raises:
+            ValueError: The critic is central, and an environment that had not said so paid its agents differently.
+        """
+        if self.critic == "central":
+            for node in (node for root in roots for node in root.subtree()):
+                if node.rewards.size and np.ptp(node.rewards, axis=1).any():
+                    unequal = node.rewards[np.ptp(node.rewards, axis=1) > 0][0].tolist()
+                    raise ValueError(
+                        f"task {node.task_id}: the environment paid {dict(zip(agents, unequal, strict=True))}, and "
+                        "algo.critic central has one value for all agents; set algo.critic to decentralized"
+                    )
         weight = 1 / (self.group_size * len(roots))
         critics = (
             {CENTRAL: list(agents)} if self.critic == "central" else {agent: [agent] for agent in agents}

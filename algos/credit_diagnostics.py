@@ -6,7 +6,8 @@ For responses that an algorithm has credited,
   from a copy of the environment at the history h with the present policies: the first with the response a_i and
   partners' responses drawn anew, the second with everything drawn anew. These episodes share nothing with those that
   the advantages came from. The estimates are noisy themselves: **reliability** is the correlation of one half of the
-  replays with the other, and no credit can be expected to correlate much better than that;
+  replays with the other (which share none, neither of the response nor of E[R | h]), and no credit can be expected to
+  correlate much better than that;
 * **variance** is that of the advantages in a group, averaged over groups (1 by construction under std normalisation);
 * **influence** is the mutual information, in nats, between what an agent writes and what the next teammate answers,
   where that one acts after it and reads on: m candidates drawn at h, partners' responses held, answers y drawn after each,
@@ -52,7 +53,7 @@ class Context:
     agent: str
     members: list[Credited]
     worth: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
-    """(n, replays) R of each replay of a member, less the estimate of E[R | h]."""
+    """(n, replays) R of each replay of a member, less the estimate of E[R | h]: each half of the replays, less its own."""
     influence: float | None = None
     """Nats; None where no teammate acts after this agent, or one whose probabilities are not known (a partner)."""
 
@@ -198,11 +199,25 @@ def replay(contexts: Sequence[Context], rollout: Rollout, replays: int, discount
         i = rollout.agents.index(context.agent)
         context.worth = np.array(
             [
-                returns(node, discount)[:, i]
-                - returns(free[id(member.node), member.place], discount)[:, i].mean()
+                above_average(
+                    returns(node, discount)[:, i],
+                    returns(free[id(member.node), member.place], discount)[:, i],
+                )
                 for member, node in zip(context.members, own, strict=True)
             ]
         )
+
+
+def above_average(own: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Return the returns less an estimate of E[R | h], each half of them less one of its own.
+
+    Args:
+        own: (replays,) of the episodes in which a response was said; the first ``replays // 2`` are the first half.
+        free: (n * replays,) of those from the same history in which nothing was held, as many for each of n responses.
+    """
+    half = len(own) // 2
+    cut = half * (len(free) // len(own))
+    return np.concatenate([own[:half] - free[:cut].mean(), own[half:] - free[cut:].mean()])
 
 
 def at_history(member: Credited) -> Node:

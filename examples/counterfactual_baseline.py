@@ -46,20 +46,26 @@ class CounterfactualBaseline(MAGRPO):
     def credit(self, roots: list[Node], agents: Sequence[str]) -> Iterable[Group]:
         for root in roots:
             for node in root.subtree():
-                asked = [any(response.token_ids for response in node.responses[agent]) for agent in agents]
+                several = [
+                    len(set(own)) > 1 for own in zip(*node.joint_actions, strict=True)
+                ]  # but who waits
                 for i, agent in enumerate(agents):
-                    if asked[i]:
-                        table = self.counterfactual(node, i, asked)
+                    if any(
+                        response.token_ids for response in node.responses[agent]
+                    ):  # sampled here: no partner's
+                        table = self.counterfactual(node, i, several)
                         others = table.sum(axis=1) - (0 if self.count_own else table.diagonal())
                         credits = table.diagonal() - others / (len(table) - (not self.count_own))
                         weight = node.weight / (self.group_size * len(roots))
                         group = self.compare(agent, node.responses[agent], credits, weight)
                         yield from [group] if group else []
 
-    def counterfactual(self, node: Node, i: int, asked: Sequence[bool]) -> np.ndarray:
-        """R(a_i^k, a_-i^g) for all g and k, (G, G); its diagonal is what the team played. Who waits has one response."""
+    def counterfactual(self, node: Node, i: int, several: Sequence[bool]) -> np.ndarray:
+        """R(a_i^k, a_-i^g) for all g and k, (G, G); its diagonal is what the team played."""
         returns = dict(zip(node.joint_actions, self.joint_returns(node)[:, i], strict=True))
         table = np.zeros((self.group_size, self.group_size))
         for g, k in np.ndindex(table.shape):
-            table[g, k] = returns[tuple((k if a == i else g) if asked[a] else 0 for a in range(len(asked)))]
+            table[g, k] = returns[
+                tuple((k if a == i else g) if several[a] else 0 for a in range(len(several)))
+            ]
         return table

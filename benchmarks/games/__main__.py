@@ -2,7 +2,7 @@
 
     python -m textmarl.benchmarks.games --output benchmarks/results/games.json --plots docs/algorithms --docs docs/games.md
 
-Everything, as above, takes about an hour on two cores. A part of it:
+Everything, as above, takes about 80 minutes on two cores. A part of it:
 
     python -m textmarl.benchmarks.games --methods MAGRPO C3 --games Climbing --seeds 0 1
 

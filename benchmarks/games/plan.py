@@ -99,9 +99,13 @@ _GROUP: dict[str, Any] = {"group_size": 16}
 _SHARED: dict[str, Any] = {"group_size": 32}
 # In games of one turn a chain is what a tree is, too.
 _CHAIN = {**_GROUP, "branching": "chain"}
+# Divided by the deviation, rewards less any baseline are MAGRPO's: these two are left as they are.
+_PLAIN = {**_CHAIN, "normalize": "none"}
 
 METHODS = (
     Method("MAGRPO", "magrpo", "magrpo", _CHAIN),
+    Method("REINFORCE", "magrpo", "magrpo", {**_PLAIN, "baseline": "none"}),
+    Method("RLOO", "magrpo", "magrpo", {**_PLAIN, "baseline": "leave_one_out"}),
     Method("GRPO, one policy", "grpo", "grpo", _CHAIN, 5e-3, single=True),
     Method("IGRPO, resampled", "igrpo", "igrpo", {**_SHARED, "partner": "resampled"}, 6e-3, tasks_per_step=2),
     Method(

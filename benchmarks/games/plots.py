@@ -21,6 +21,7 @@ Record = Mapping[str, Any]
 def save_plots(records: Sequence[Record], folder: Path) -> list[Path]:
     """Write ``<page>-games.png`` for every algorithm that has finished runs; return the files."""
     done = [r for r in records if "error" not in r]
+    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for page in dict.fromkeys(method.page for method in METHODS):
         methods = [m for m in METHODS if m.page == page and any(r["method"] == m.name for r in done)]
@@ -56,7 +57,7 @@ def draw(records: Sequence[Record], methods: Sequence[Method]) -> Figure:
             axes.set_ylim(min(-1.0, low), 1.1)
         figure.supxlabel("reward evaluations", fontsize=9, color=muted)
         figure.supylabel("score; uniform play 0, optimal play 1", fontsize=9, color=muted)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
     return figure
 
 

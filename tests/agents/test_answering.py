@@ -92,6 +92,28 @@ def test_agents_of_one_network_are_decoded_in_one_batch(
     assert rows == [6, 3, 9]
 
 
+@pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
+def test_adapters_of_the_embedding_and_of_the_head_are_the_agents_own(
+    make_team: Callable[..., Team], layer: str
+) -> None:
+    team = make_team(lora_targets=["q_proj", layer])
+    assert together(list(team.policies.values())) == [[agent] for agent in AGENTS]
+    streams = generators()
+    alone = {
+        agent: policy.generate(ASKED[agent], SAMPLING, streams[agent], n=3)
+        for agent, policy in team.policies.items()
+    }
+    found = play(team, ASKED)
+    assert_same(found, alone)
+    for agent, groups in found.items():
+        for group in groups:
+            scores = team.policies[agent].score(
+                [group[0].prompt_ids], [[r.token_ids for r in group]], SAMPLING
+            )
+            for response, row in zip(group, scores.logprobs.tolist(), strict=True):
+                assert response.logprobs == pytest.approx(row[: len(response.token_ids)], abs=1e-5)
+
+
 def test_agents_are_together_where_one_network_holds_their_adapters(make_team: Callable[..., Team]) -> None:
     def of(**settings: Any) -> list[list[str]]:
         return together(list(make_team(**settings).policies.values()))

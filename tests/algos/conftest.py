@@ -154,7 +154,14 @@ def make_team() -> Callable[..., Team]:
 
 
 SAMPLING = Sampling(temperature=0.7, max_new_tokens=6)
-Gradient = dict[str, Tensor]
+
+
+class Gradient(dict[str, Tensor]):
+    """Of each trained parameter; with the loss that it is the gradient of, where that is the formula's own."""
+
+    loss: float | None = None
+
+
 Row = tuple[Response, float, float]
 """A response, its advantage, and its weight in the loss with 1/c in it."""
 
@@ -225,7 +232,8 @@ class Recorder(torch.optim.SGD):
         self.policy, self.gradients = policy, list[Gradient]()
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        self.gradients.append({n: p.grad.clone() for n, p in self.policy.parameters().items()})  # type: ignore[union-attr]
+        own = self.policy.parameters().items()
+        self.gradients.append(Gradient({n: p.grad.clone() for n, p in own}))  # type: ignore[union-attr]
         super().step()
 
 
@@ -279,15 +287,22 @@ class Exact:
         optimizer = Recorder(team.policies[agent], lr)
         updater = Updater(team.policies[agent], algorithm, SAMPLING, optimizer, 0.0, 120)
         groups = [g for g in algorithm.credit(roots, list(team.policies)) if g.samples[0].agent == agent]
-        updater.update(groups, np.random.default_rng(0))
+        metrics = updater.update(groups, np.random.default_rng(0))
+        if len(optimizer.gradients) == 1:
+            optimizer.gradients[0].loss = metrics["loss"]
         return optimizer.gradients
 
     def explicit_gradient(self, policy: Policy, rows: Sequence[Row]) -> Gradient:
         """Gradient of - sum over rows of weight * A * log pi(y | h), one response at a time."""
         model, trained = self.ordinary(policy)
+        loss = 0.0
         for response, advantage, weight in rows:
-            (-weight * advantage * self.token_logprobs(model, response).sum()).backward()
-        return {name: parameter.grad for name, parameter in trained.items()}  # type: ignore[misc]
+            term = -weight * advantage * self.token_logprobs(model, response).sum()
+            term.backward()
+            loss += float(term.detach())
+        gradient = Gradient({name: parameter.grad for name, parameter in trained.items()})  # type: ignore[misc]
+        gradient.loss = loss
+        return gradient
 
     def explicit_clipped_gradients(
         self, policy: Policy, rows: Sequence[Row], epochs: int, lr: float, clip: float
@@ -305,7 +320,7 @@ class Exact:
                     clipped.append(bounded * advantage < value * advantage)
                     if not clipped[-1]:  # a clipped ratio is a constant
                         (-weight * advantage * ratio).backward(retain_graph=True)
-            gradients.append({name: p.grad.clone() for name, p in trained.items()})
+            gradients.append(Gradient({name: p.grad.clone() for name, p in trained.items()}))
             with torch.no_grad():
                 for parameter in trained.values():
                     parameter -= lr * parameter.grad
@@ -373,8 +388,14 @@ class Exact:
 
     @staticmethod
     def assert_equal(actual: Gradient, expected: Gradient, tolerance: float) -> None:
-        """Compare to a share of the largest entry."""
+        """Compare to a share of the largest entry, and the loss to as large a share of its own size (or of 1 nat)."""
         assert actual.keys() == expected.keys()
+        if (
+            isinstance(actual, Gradient)
+            and isinstance(expected, Gradient)
+            and None not in (actual.loss, expected.loss)
+        ):
+            assert actual.loss == pytest.approx(expected.loss, rel=tolerance, abs=tolerance)
         largest = max(float(gradient.abs().max()) for gradient in expected.values())
         assert largest > 1e-4, "a gradient of zero would prove nothing"
         error = max(float((actual[name] - expected[name]).abs().max()) for name in expected)

@@ -16,7 +16,7 @@ import torch
 from textmarl.agents import Response
 from textmarl.agents.scoring import Scores
 from textmarl.algos import C3, GRPO, IGRPO, MAGRPO, PMIC, Algorithm, Group, Node, resolve
-from textmarl.algos.credit_diagnostics import Diagnosis, diagnose, locate, spearman
+from textmarl.algos.credit_diagnostics import Diagnosis, above_average, diagnose, locate, spearman
 from textmarl.envs import Outcome, TaskSet, TextEnv
 from textmarl.envs.protocols import Pipeline, Single
 
@@ -109,6 +109,17 @@ def test_advantages_that_order_responses_as_they_are_worth_have_fidelity_1(
     assert found["first"].reliability == pytest.approx(1.0)
     assert (found["all"].contexts, found["all"].responses) == (4, 12)
     assert found["first"].variance == pytest.approx(sign**2 * 200 / 3) and found["first"].influence is None
+
+
+def test_the_halves_of_the_replays_share_nothing() -> None:
+    """Where no response is worth more than another, one half tells nothing of the other half, whatever n is."""
+    rng = np.random.default_rng(0)
+    for n in (1, 2):
+        worth = np.array([above_average(rng.normal(size=8), rng.normal(size=8 * n)) for _ in range(4000)])
+        between = np.corrcoef(worth[:, :4].mean(axis=1), worth[:, 4:].mean(axis=1))[0, 1]
+        assert abs(between) < 0.06, n
+    free = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert above_average(np.zeros(3), free).tolist() == [-1.5, -4.5, -4.5]
 
 
 def test_partners_are_drawn_anew(exact: Any) -> None:

@@ -56,6 +56,20 @@ def test_the_counterfactual_baseline_is_what_other_words_beside_the_same_partner
     assert next(groups, None) is None
 
 
+def test_the_counterfactual_baseline_hears_all_that_a_partner_says(exact: Any, syllables: Any) -> None:
+    """A partner's responses have no tokens of ours, and are G all the same."""
+    env = syllables(2)
+    algorithm = resolve(COMA)(group_size=3)  # type: ignore[call-arg]
+    roots = exact.collect(algorithm, env, exact.team(env.possible_agents).policies)
+    before = [sample.advantage for sample in next(iter(algorithm.credit(roots, env.possible_agents))).samples]
+    for root in roots:
+        for response in root.responses["player_1"]:
+            response.token_ids = []
+    groups = list(algorithm.credit(roots, env.possible_agents))
+    assert [group.samples[0].agent for group in groups] == ["player_0"] * len(roots)
+    assert [sample.advantage for sample in groups[0].samples] == before
+
+
 def test_averaged_over_partners_the_counterfactual_baseline_is_that_of_cross_magrpo(
     exact: Any, syllables: Any
 ) -> None:

@@ -11,7 +11,7 @@ from gymnasium.spaces import Text
 from pettingzoo import ParallelEnv
 
 from textmarl.agents import Sampling, Team, TeamConfig
-from textmarl.algos import C3, IGRPO, MAGRPO, RunDirectory, Trainer, TrainerConfig
+from textmarl.algos import C3, IGRPO, MAGRPO, PMIC, CoLLM, RunDirectory, Trainer, TrainerConfig
 
 
 class Plain(ParallelEnv):
@@ -70,6 +70,15 @@ def test_parallel_env_of_others_is_trained_and_evaluated(tmp_path):
     assert sample["score"] == pytest.approx(sum(np.mean(turn) for turn in lengths))
     record = run.read("evaluations.jsonl")[0]
     assert len(record["episodes"]) == 4 and record["max_score"] is None
+
+
+@pytest.mark.parametrize(
+    "algorithm", [CoLLM(group_size=2), PMIC(base="collm", base_kwargs={"group_size": 2})]
+)
+def test_a_critic_for_all_refuses_agents_that_are_paid_differently(tmp_path, algorithm):
+    with pytest.raises(ValueError, match=r"paid \{'left': .*set algo.critic to decentralized"):
+        train(tmp_path / "central", Plain(), algorithm=algorithm, samples_every=0)
+    train(tmp_path / "own", Plain(), algorithm=CoLLM(group_size=2, critic="decentralized"))
 
 
 def test_numbers_of_numpy_in_infos_are_written_as_numbers(tmp_path):

@@ -77,7 +77,7 @@ class Recorder(torch.optim.SGD):
         super().step()
 
 
-def step_gradients(
+def step(
     team: Team,
     algorithm: MAGRPO,
     roots: list[Node],
@@ -85,13 +85,18 @@ def step_gradients(
     sampling: Sampling = SAMPLING,
     micro_batch_tokens: int = 120,
     lr: float = 0.0,
-) -> list[Gradient]:
-    """Let the package update one agent; return the gradient of each optimizer step."""
+) -> tuple[list[Gradient], float]:
+    """Let the package update one agent; return the gradient of each optimizer step, and the loss."""
     optimizer = Recorder(team.policies[agent], lr)
     updater = Updater(team.policies[agent], algorithm, sampling, optimizer, 0.0, micro_batch_tokens)
     groups = [group for group in algorithm.credit(roots, AGENTS) if group.samples[0].agent == agent]
-    updater.update(groups, np.random.default_rng(0))
-    return optimizer.gradients
+    metrics = updater.update(groups, np.random.default_rng(0))
+    return optimizer.gradients, metrics["loss"]
+
+
+def step_gradients(*args: Any, **kwargs: Any) -> list[Gradient]:
+    """Return the gradients of :func:`step`."""
+    return step(*args, **kwargs)[0]
 
 
 # ------------------------------------------------------------------------------------------------- the reference
@@ -198,11 +203,21 @@ def explicit_gradient(
     team: Team, algorithm: MAGRPO, roots: list[Node], agent: str, sampling: Sampling = SAMPLING
 ) -> Gradient:
     """Gradient of L_i = - sum of weight * A * (1 / c) * log pi_i, one response at a time."""
+    return explicit_step(team, algorithm, roots, agent, sampling)[0]
+
+
+def explicit_step(
+    team: Team, algorithm: MAGRPO, roots: list[Node], agent: str, sampling: Sampling = SAMPLING
+) -> tuple[Gradient, float]:
+    """Return the gradient of L_i, and L_i."""
     model, trained = ordinary(team.policies[agent])
+    loss = 0.0
     for response, advantage, weight in credited(roots, AGENTS.index(agent), algorithm):
         log_pi = token_logprobs(model, response, sampling).sum()
-        (-weight * advantage / divisor(response, algorithm, sampling) * log_pi).backward()
-    return {name: parameter.grad for name, parameter in trained.items()}  # type: ignore[misc]
+        term = -weight * advantage / divisor(response, algorithm, sampling) * log_pi
+        term.backward()
+        loss += float(term.detach())
+    return {name: parameter.grad for name, parameter in trained.items()}, loss  # type: ignore[misc]
 
 
 def assert_equal(actual: Gradient, expected: Gradient, tolerance: float) -> None:
@@ -233,14 +248,16 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradient_of_a_step_is_the_formula(make_team: MakeTeam, phi: str, shape: str) -> None:
+def test_loss_and_gradient_of_a_step_are_the_formula(make_team: MakeTeam, phi: str, shape: str) -> None:
     algorithm, turns = SHAPES[shape]
     assert isinstance(algorithm, MAGRPO)
     team = make_team(phi)
     roots = collect(team, algorithm, turns)
     for agent in AGENTS:
-        (actual,) = step_gradients(team, algorithm, roots, agent)
-        assert_equal(actual, explicit_gradient(team, algorithm, roots, agent), EXACT)
+        (actual,), loss = step(team, algorithm, roots, agent)
+        expected, expected_loss = explicit_step(team, algorithm, roots, agent)
+        assert_equal(actual, expected, EXACT)
+        assert loss == pytest.approx(expected_loss, rel=EXACT, abs=EXACT)
 
 
 @pytest.mark.parametrize("shape", ["aligned, two turns", "chain, three turns"])

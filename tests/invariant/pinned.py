@@ -38,8 +38,11 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "magrpo, clipped": lambda: MAGRPO(
         group_size=3, epochs=2, minibatches=2, kl_coef=0.1, baseline="leave_one_out"
     ),
+    "magrpo, reinforce": lambda: MAGRPO(group_size=3, baseline="none", normalize="none"),
+    "magrpo, max": lambda: MAGRPO(group_size=3, baseline="max", normalize="none"),
     "igrpo": lambda: IGRPO(group_size=6),
     "igrpo, fixed": lambda: IGRPO(group_size=6, partner="fixed", normalize="none"),
+    "igrpo, frozen": lambda: IGRPO(group_size=6, partner="frozen"),
     "igrpo, individual": lambda: IGRPO(group_size=4, partner="aligned"),
     "c3": lambda: C3(fan_out=[2, 3]),
     "c3, clipped": lambda: C3(fan_out=3, epochs=2, normalize="std", ratio_level="sequence"),
