@@ -72,7 +72,8 @@ class Caller:
     def family_now(self) -> tuple[frozenset[int], list[str]]:
         """The processes under this one, and a sentence for each new process that was one of them and is adrift.
 
-        Adrift is one whose parent has gone. It belongs here when it runs what a process under this one runs.
+        Adrift is one whose parent has gone. It belongs here when its command line is that of a process under this one;
+        a sandbox of another caller has another.
         """
         processes = _processes()
         family = frozenset(_below(os.getpid(), processes))

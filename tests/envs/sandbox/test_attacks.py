@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -150,21 +152,57 @@ def test_a_passed_test_is_a_violation(ground: Ground) -> None:
     assert run_attack(ground.sandbox("process"), honest, ground.bait) == ["test 0 passed"]
 
 
+ORPHAN = """
+import os, time
+def f(x):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.closerange(0, 64)
+            time.sleep(4)
+        os._exit(0)
+    os.wait()
+"""
+
+
 def test_a_process_that_outlives_its_program_is_a_violation(ground: Ground) -> None:
     orphan = Attack(
         name="orphan",
         category="processes",
         what="A grandchild that sleeps for a while.",
-        source=(
-            "import os, time\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0:\n"
-            "            os.closerange(0, 64)\n            time.sleep(4)\n        os._exit(0)\n    os.wait()"
-        ),
+        source=ORPHAN,
         suite=Suite("f", (Test("assert candidate(3) == 3"),)),
         check=lambda bait, report: [],
         naive="harms",
     )
     found = run_attack(ground.sandbox("process"), orphan, ground.bait)
     assert any("has outlived the run" in sentence for sentence in found), found
+
+
+ORPHAN_ELSEWHERE = """
+import time
+from textmarl.envs.sandbox import Sandbox, Suite, Test
+with Sandbox("process", workers=1) as sandbox:
+    sandbox.run(SOURCE, Suite("f", (Test("assert candidate(3) == 3"),)))
+    print("adrift", flush=True)
+    time.sleep(2)
+"""
+
+
+@on_linux
+def test_what_outlives_a_program_of_another_caller_is_no_trace(ground: Ground) -> None:
+    ground.sandbox("process").run("def f(x): return x", Suite("f", (Test("assert candidate(3) == 3"),)))
+    before = Caller.now()
+    # Nothing else need tell the command lines of two callers apart: their descriptors often have the same numbers.
+    lines = [Path(f"/proc/{process}/cmdline").read_text(errors="replace") for process in before.family]
+    assert any(line.rstrip("\0").split("\0")[-1] == str(os.getpid()) for line in lines)
+    script = ORPHAN_ELSEWHERE.replace("SOURCE", repr(ORPHAN))
+    # The shell ends at once, so the other caller is no process under this one.
+    words = ["sh", "-c", '"$0" -c "$1" &', sys.executable, script]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None and shell.stdout.readline() == "adrift\n"
+        assert before.family_now()[1] == []
+        shell.stdout.read()  # until it has ended
 
 
 def test_what_a_run_changes_in_the_calling_process_is_found(
