@@ -119,9 +119,7 @@ class Pool:
             undone.callback(shutil.rmtree, self._folder, ignore_errors=True)
             ours, theirs = map(undone.enter_context, socket.socketpair())
             command = [sys.executable, "-P", "-s", "-S", "-B", "-c", _BOOTSTRAP]
-            owner = str(
-                os.getpid()
-            )  # read by nobody but who looks at the machine's processes, and asks whose they are
+            owner = str(os.getpid())  # for whoever looks at the machine's processes and asks whose they are
             process = subprocess.Popen(
                 [*command, str(Path(__file__).parent), str(theirs.fileno()), owner],
                 stdin=subprocess.DEVNULL,
